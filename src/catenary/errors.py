@@ -190,8 +190,7 @@ class PositionLost(CatenaryError):
 
     def __str__(self) -> str:
         return (
-            f"events after {self.requested} are lost ({self.reason}); "
-            f"the next is {self.resumes_at}"
+            f"events after {self.requested} are lost ({self.reason}); the next is {self.resumes_at}"
         )
 
 
