@@ -1,0 +1,92 @@
+"""What one user's log is in ``memory://``: its records, terms and commands."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+
+from catenary.eventlog.commands import CommandTable
+from catenary.eventlog.model import RunInfo
+from catenary.eventlog.retention import tombstone
+from catenary.eventlog.stream import Stream
+from catenary.eventlog.terms import Terms
+from catenary.fold import RunFold
+from catenary.position import Position
+from catenary.record import Record, index_after, merge_adjacent
+from catenary.wires.native import event_of
+
+COMPACT_SLICE = 2000
+
+
+class MemoryStream(Stream):
+    """A stream that holds its records."""
+
+    __slots__ = ("bytes_held", "commands", "compact_from", "records", "seen", "terms", "unreported")
+
+    def __init__(self, log_id: str, epoch: str) -> None:
+        super().__init__(log_id, epoch, 0)
+        self.terms = Terms(epoch)
+        self.records: list[Record] = []
+        self.bytes_held = 0
+        self.compact_from: int | None = None
+        self.commands = CommandTable()
+        self.seen: Position | None = None
+        self.unreported: OrderedDict[str, RunInfo] = OrderedDict()
+
+    def oldest_open(self) -> int | None:
+        """Return the first ``seq`` of the oldest open run."""
+        return min((run.first_seq for run in self.runs.values() if run.is_open), default=None)
+
+    def drop(self, count: int) -> None:
+        """Drop the oldest records; what open runs said in them stays folded."""
+        gone = self.records[:count]
+        for record in gone:
+            run = self.runs.get(record.run_id) if record.run_id is not None else None
+            if run is not None and run.is_open:
+                run.fold = run.fold or RunFold()
+                run.fold.apply(event_of(record))
+        del self.records[:count]
+        self.bytes_held -= sum(record.size_bytes for record in gone)
+        self.terms.first = self.records[0].first_seq if self.records else self.head + 1
+
+    def compact(self) -> bool:
+        """Merge a slice of what ended runs left; returns whether more is to do."""
+        if self.compact_from is None:
+            return False
+        index = index_after(self.records, self.compact_from - 1)
+        part = self.records[index : index + COMPACT_SLICE]
+        merged = list(merge_adjacent(part))
+        self.records[index : index + COMPACT_SLICE] = merged
+        self.bytes_held -= sum(record.size_bytes for record in part)
+        self.bytes_held += sum(record.size_bytes for record in merged)
+        is_done = len(part) < COMPACT_SLICE
+        self.compact_from = None if is_done else part[-1].seq
+        return not is_done
+
+    def erase_all(self) -> int:
+        """Drop every record, and what is known of runs and commands; returns how many."""
+        count = len(self.records)
+        for run in self.runs.values():
+            run.close("its events were erased")
+        self.drop(count)
+        self.keys.clear()
+        self.commands = CommandTable()
+        self.unreported.clear()
+        if self.tail is not None:
+            self.tail.clear()
+        return count
+
+    def erase_thread(self, thread_id: str) -> int:
+        """Put tombstones in the place of a thread's records; returns how many."""
+        found = [i for i, record in enumerate(self.records) if record.thread_id == thread_id]
+        for i in found:
+            self.records[i] = tombstone(self.records[i], self.log_id)
+        for run in self.runs.values():
+            if run.thread_id == thread_id:
+                run.close("its events were erased")
+                self.unreported.pop(run.run_id, None)
+        self.bytes_held = sum(record.size_bytes for record in self.records)
+        if self.tail is not None:
+            self.tail.clear()
+        if found:
+            self.compact_from = self.records[found[0]].first_seq
+        return len(found)

@@ -1,0 +1,1 @@
+"""Wires: pure functions from records to what one kind of client reads."""
