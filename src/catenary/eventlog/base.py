@@ -29,6 +29,7 @@ from catenary.errors import LifecycleError, UsageError
 from catenary.eventlog.entry import Entry
 from catenary.eventlog.model import CancelOutcome, Claim, Durability, Page, RunInfo
 from catenary.eventlog.receipt import Receipt
+from catenary.eventlog.seen import SeenWatch
 from catenary.eventlog.stream import HeldRun, Stream, Watcher
 from catenary.grammar import OpenTool, Step
 from catenary.position import Position
@@ -62,6 +63,7 @@ class EventLog(abc.ABC):
         self.run_ended: Callable[[], None] | None = None
         """Called within the commit of a run's end; as short as a watcher's ``wake``."""
         self.events_appended = 0
+        self._seen_watch = SeenWatch()
 
     # Appending
 
@@ -326,9 +328,17 @@ class EventLog(abc.ABC):
     async def take(self, key: str) -> bytes | None:
         """Return a kept value and remove it, atomically: one caller gets it."""
 
-    @abc.abstractmethod
     async def note_seen(self, log_id: str, place: Position) -> None:
         """Record that a client of the user has handled all through ``place``."""
+        await self._store_seen(log_id, place)
+        self._seen_watch.tell(log_id, place)
+
+    @abc.abstractmethod
+    async def _store_seen(self, log_id: str, place: Position) -> None: ...
+
+    async def wait_seen(self, log_id: str, place: Position, *, timeout: float | None) -> bool:
+        """Wait until ``place`` was acknowledged; False after ``timeout`` seconds."""
+        return await self._seen_watch.wait(self, log_id, place, timeout)
 
     @abc.abstractmethod
     async def seen(self, log_id: str) -> Position | None:

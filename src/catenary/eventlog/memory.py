@@ -265,8 +265,8 @@ class MemoryLog(EventLog):
                 return CancelOutcome.NOT_FOUND, []
             if not run.is_open:
                 return CancelOutcome.ALREADY_ENDED, []
-            run.request_cancel(int(self._clock() * 1000), reason, by)
-            return CancelOutcome.STORED, list(run.on_cancel)
+            at = int(self._clock() * 1000)
+            return CancelOutcome.STORED, self.stream(log_id).cancel(run, at, reason, by)
 
     # Commands, tickets, what was seen
 
@@ -298,8 +298,7 @@ class MemoryLog(EventLog):
         with self._lock:
             return self._expiring.take(key)
 
-    async def note_seen(self, log_id: str, place: Position) -> None:
-        """Record an acknowledged place."""
+    async def _store_seen(self, log_id: str, place: Position) -> None:
         stream = self.stream(log_id)
         with self._lock:
             if place.epoch != stream.epoch or place.seq > stream.head:

@@ -167,6 +167,17 @@ class Stream:
             for watcher in self.watchers:
                 watcher.wake()
 
+    def cancel(
+        self, run: HeldRun, at: int, reason: str | None, by: str | None
+    ) -> list[Callable[[], None]]:
+        """Note a request to cancel a run and its children; returns whom to tell."""
+        run.request_cancel(at, reason, by)
+        to_tell = list(run.on_cancel)
+        for child in list(self.runs.values()):
+            if child.parent_run_id == run.run_id and child.is_open:
+                to_tell += self.cancel(child, at, reason, by)
+        return to_tell
+
     def remember_key(self, key: str, digest: bytes, receipt: Receipt) -> None:
         """Keep an idempotency key for repeats in this process."""
         self.keys[key] = (digest, receipt)

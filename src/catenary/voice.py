@@ -1,0 +1,196 @@
+"""
+Voices: how one emitter speaks in one run.
+
+A voice holds what the run's events share, encoded once, and turns each event
+into an entry for the log.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+
+from catenary.encoding import encode
+from catenary.envelope import Envelope
+from catenary.errors import EventTooLarge, UsageError
+from catenary.eventlog.entry import Entry
+from catenary.eventlog.receipt import Receipt
+from catenary.events import CONTROL_TYPES, EventType, WebSocketEvent
+from catenary.grammar import OpenTool, Step
+
+DATA_LIMIT_BYTES = 256 * 1024
+
+Redactor = Callable[[WebSocketEvent], WebSocketEvent]
+
+
+def now_ms() -> int:
+    """Return the time in milliseconds since 1970."""
+    return time.time_ns() // 1_000_000
+
+
+class _Channel(msgspec.Struct, frozen=True):
+    """One message and part that deltas belong to."""
+
+    merge: str
+    prefix: bytes
+
+
+class Voice:
+    """The entries of one run, or of no run, of one emitter."""
+
+    __slots__ = ("_channels", "_head", "_limit_bytes", "_redactor", "envelope", "message_id")
+
+    def __init__(
+        self,
+        envelope: Envelope,
+        *,
+        redactor: Redactor | None,
+        limit_bytes: int = DATA_LIMIT_BYTES,
+    ) -> None:
+        self.envelope = envelope
+        self.message_id = f"m_{envelope.run_id or envelope.thread_id}"
+        """The message that deltas belong to unless they name one."""
+        self._head = envelope.head
+        self._redactor = redactor
+        self._limit_bytes = limit_bytes
+        self._channels: dict[tuple[str | None, str, str | None], _Channel] = {}
+
+    def delta(
+        self,
+        text: str,
+        message_id: str | None,
+        part: str,
+        tool_call_id: str | None,
+        key: str | None,
+    ) -> Entry:
+        """Return the entry of a piece of text, so built that neighbours can be joined."""
+        channel = self._channels.get((message_id, part, tool_call_id))
+        if channel is None:
+            channel = self._open_channel(message_id, part, tool_call_id)
+        if not isinstance(text, str):
+            raise UsageError(f"a delta is a string, not {type(text).__name__}")
+        if self._redactor is not None:
+            text = self._redacted_delta(text, channel)
+        encoded = encode(text)
+        if len(encoded) > self._limit_bytes:
+            raise EventTooLarge(EventType.AGENT_DELTA, len(encoded), self._limit_bytes)
+        at = time.time_ns() // 1_000_000
+        body = b'%b%d,"data":{%b%b}}' % (self._head, at, channel.prefix, encoded)
+        entry = Entry(
+            "agent_delta",
+            body,
+            Receipt(),
+            self.envelope.thread_id,
+            self.envelope.run_id,
+            channel.merge,
+            len(body) - len(encoded) - 1,
+            Step.WITHIN,
+        )
+        if key is not None:
+            entry.key, entry.digest = key, _digest("agent_delta", encoded)
+        return entry
+
+    def _open_channel(
+        self, message_id: str | None, part: str, tool_call_id: str | None
+    ) -> _Channel:
+        fields = {"message_id": message_id or self.message_id, "part": part}
+        if tool_call_id is not None:
+            fields["tool_call_id"] = tool_call_id
+        merge = "\0".join((self.envelope.run_id or "", *fields.values()))
+        channel = _Channel(merge, encode(fields)[1:-1] + b',"delta":')
+        if len(self._channels) >= 256:
+            self._channels.clear()
+        self._channels[message_id, part, tool_call_id] = channel
+        return channel
+
+    def _redacted_delta(self, text: str, channel: _Channel) -> str:
+        data = msgspec.json.decode(b"{" + channel.prefix + encode(text) + b"}", type=dict[str, Any])
+        return str(self._redacted("agent_delta", data).get("delta", ""))
+
+    def event(
+        self,
+        type: str,
+        data: Any,
+        *,
+        step: Step = Step.ASIDE,
+        tool_call_id: str = "",
+        tool_name: str = "",
+        merge: str | None = None,
+        key: str | None = None,
+        version: int | None = None,
+    ) -> Entry:
+        """
+        Return the entry of any event; ``data`` is encoded now.
+
+        Raises:
+            EventTooLarge: If the encoded data are over the limit.
+        """
+        encoded = encode(data)
+        if self._redactor is not None:
+            encoded = encode(self._redacted(type, msgspec.json.decode(encoded)))
+        if len(encoded) > self._limit_bytes:
+            raise EventTooLarge(type, len(encoded), self._limit_bytes)
+        at = now_ms()
+        marked = b'"v":%d,' % version if version is not None else b""
+        entry = Entry(
+            type,
+            b'%b%b%d,"data":%b}' % (marked, self._head, at, encoded),
+            Receipt(),
+            self.envelope.thread_id,
+            self.envelope.run_id,
+            merge,
+            0,
+            step,
+            tool_call_id,
+            OpenTool(tool_name, at) if tool_name else None,
+        )
+        if key is not None:
+            entry.key, entry.digest = key, _digest(type, encoded)
+        return entry
+
+    def _redacted(self, type: str, data: Any) -> dict[str, Any]:
+        assert self._redactor is not None
+        about = self.envelope
+        event = WebSocketEvent(
+            type=type,
+            id="",
+            seq=0,
+            user_id=about.user_id,
+            thread_id=about.thread_id,
+            run_id=about.run_id,
+            agent_name=about.agent_name,
+            parent_run_id=about.parent_run_id,
+            timestamp=now_ms(),
+            data=data if isinstance(data, dict) else {"value": data},
+        )
+        return self._redactor(event).data
+
+
+def _digest(type: str, encoded: bytes) -> bytes:
+    return hashlib.blake2b(type.encode() + b"\0" + encoded, digest_size=16).digest()
+
+
+def check_custom_type(type: object) -> str:
+    """
+    Check the type of an application's event.
+
+    Raises:
+        UsageError: If it is a built-in name, or not a plain name.
+    """
+    if not isinstance(type, str) or not 0 < len(type) <= 128 or not _is_plain(type):
+        raise UsageError(
+            f"an event type is 1 to 128 letters, digits, '.', '_', '-', ':' or '/': {type!r:.60}"
+        )
+    if type in EventType.__members__.values() or type in CONTROL_TYPES:
+        raise UsageError(
+            f"{type!r} is a built-in type; use its verb, or a name such as 'app.{type}'"
+        )
+    return type
+
+
+def _is_plain(type: str) -> bool:
+    return type.isascii() and all(char.isalnum() or char in "._-:/" for char in type)
