@@ -18,6 +18,7 @@ from catenary.serving.websocket_handshake import (
     has_token,
     refusal,
 )
+from catenary.serving.websocket_socket import Addresses
 
 
 class _HeadersTooLarge(Exception):
@@ -148,7 +149,8 @@ class HTTPProtocol(HttpToolsProtocol):
         protocol = protocol_class(self.config, self.server_state, self.app_state, self.loop)
         self.transport.set_protocol(protocol)
         protocol.connection_made(self.transport)
-        protocol.request_received(request, rest, server=self.server, client=self.client)
+        ends = Addresses("wss" if self.scheme == "https" else "ws", self.server, self.client)
+        protocol.request_received(request, ends, rest)
 
     # Refusing.
 

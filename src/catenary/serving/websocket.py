@@ -10,11 +10,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import socket
 from typing import Any, cast
 
 from uvicorn.config import Config
-from uvicorn.protocols.utils import get_local_addr, get_remote_addr, is_ssl
 from uvicorn.server import ServerState
 from websockets.protocol import CLOSED, CLOSING, CONNECTING, OPEN, State
 
@@ -28,13 +26,13 @@ from catenary.serving.websocket_handshake import (
     refusal,
 )
 from catenary.serving.websocket_inbound import Inbound
-from catenary.transport import HIGH_WATER_BYTES, LOW_WATER_BYTES, Receiver
+from catenary.serving.websocket_socket import Addresses, addresses, tune
+from catenary.transport import Receiver
 
 _LOG = logging.getLogger("catenary.serving")
 
 _EARLY_LIMIT_BYTES = 64 * 1024
 _PING = b"\x89\x00"
-_NOTSENT_LOWAT: int | None = getattr(socket, "TCP_NOTSENT_LOWAT", None)
 
 
 class WebSocketProtocol(asyncio.Protocol):
@@ -111,18 +109,10 @@ class WebSocketProtocol(asyncio.Protocol):
         """Begin on a transport whose upgrade request has been read."""
         self._transport = cast("asyncio.Transport", transport)
         self._last_heard = self._loop.time()
-        self._transport.set_write_buffer_limits(high=HIGH_WATER_BYTES, low=LOW_WATER_BYTES)
-        _tune(self._transport.get_extra_info("socket"))
+        tune(self._transport)
         self._server_state.connections.add(cast("Any", self))
 
-    def request_received(
-        self,
-        request: UpgradeRequest,
-        rest: bytes,
-        *,
-        server: tuple[str, int | None] | None,
-        client: tuple[str, int] | None,
-    ) -> None:
+    def request_received(self, request: UpgradeRequest, ends: Addresses, rest: bytes) -> None:
         """
         Check the handshake, and call the application with it.
 
@@ -132,13 +122,7 @@ class WebSocketProtocol(asyncio.Protocol):
         try:
             accept = accept_key(request)
             conversation = Conversation(self, self._config, accept)
-            scope = conversation.scope(
-                request,
-                state=self._app_state,
-                scheme="wss" if is_ssl(self._transport) else "ws",
-                server=server,
-                client=client,
-            )
+            scope = conversation.scope(request, ends, self._app_state)
         except HandshakeRefused as refused:
             self.refuse(refused.response())
             return
@@ -202,7 +186,7 @@ class WebSocketProtocol(asyncio.Protocol):
         """Close the transport too; what is buffered has until the deadline."""
         self._set_deadline()
 
-    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002
+    def connection_lost(self, exc: Exception | None) -> None:
         """Tell the receiver, and let go of everything."""
         self._server_state.connections.discard(cast("Any", self))
         if self._deadline is not None:
@@ -319,12 +303,7 @@ class WebSocketProtocol(asyncio.Protocol):
         except HandshakeRefused as refused:
             self.refuse(refused.response())
             return
-        self.request_received(
-            request,
-            b"",
-            server=get_local_addr(self._transport),
-            client=get_remote_addr(self._transport),
-        )
+        self.request_received(request, addresses(self._transport), b"")
 
     def _take_early(self) -> None:
         early, self._early = self._early, None
@@ -412,13 +391,3 @@ class WebSocketProtocol(asyncio.Protocol):
     def _write(self, data: bytes) -> None:
         self._written += len(data)
         self._transport.write(data)
-
-
-def _tune(sock: socket.socket | None) -> None:
-    if sock is None or sock.family not in {socket.AF_INET, socket.AF_INET6}:
-        return
-    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    if _NOTSENT_LOWAT is not None:
-        sock.setsockopt(socket.IPPROTO_TCP, _NOTSENT_LOWAT, HIGH_WATER_BYTES)
-    else:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, HIGH_WATER_BYTES)

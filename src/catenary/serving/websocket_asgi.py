@@ -28,6 +28,7 @@ from catenary.serving.websocket_handshake import (
     switching_protocols,
 )
 from catenary.serving.websocket_keepalive import Keepalive
+from catenary.serving.websocket_socket import Addresses
 from catenary.transport import Receiver, Transport
 
 if TYPE_CHECKING:
@@ -86,15 +87,7 @@ class Conversation:
         self._keepalive: Keepalive | None = None
         self._denial: tuple[int, list[tuple[bytes, bytes]]] | None = None
 
-    def scope(
-        self,
-        request: UpgradeRequest,
-        *,
-        state: dict[str, Any],
-        scheme: str,
-        server: tuple[str, int | None] | None,
-        client: tuple[str, int] | None,
-    ) -> Message:
+    def scope(self, request: UpgradeRequest, ends: Addresses, state: dict[str, Any]) -> Message:
         """
         Build the ASGI scope.
 
@@ -107,15 +100,15 @@ class Conversation:
         except (httptools.HttpParserInvalidURLError, UnicodeDecodeError, AttributeError) as exc:
             raise HandshakeRefused(400, "bad_request", "the request's target is no URL") from exc
         root_path = self._config.root_path
-        self._name = f"{client[0]}:{client[1]} - " if client else ""
+        self._name = f"{ends.client[0]}:{ends.client[1]} - " if ends.client else ""
         self._name += f'"WebSocket {path}"'
         return {
             "type": "websocket",
             "asgi": {"version": self._config.asgi_version, "spec_version": "2.4"},
             "http_version": "1.1",
-            "scheme": scheme,
-            "server": server,
-            "client": client,
+            "scheme": ends.scheme,
+            "server": ends.server,
+            "client": ends.client,
             "root_path": root_path,
             "path": root_path + (unquote(path) if "%" in path else path),
             "raw_path": root_path.encode("ascii") + url.path,

@@ -25,6 +25,15 @@ _NOT_UTF8 = 1007
 _LONGEST_REASON_BYTES = 123
 
 
+class _Frames(ServerProtocol):
+    def recv_frame(self, frame: Frame) -> None:
+        if frame.opcode is Opcode.CLOSE:
+            # A peer may close in the middle of a fragmented message (RFC 6455
+            # 5.4, 5.5.1); the library answers that with 1002.
+            self.current_size = None
+        super().recv_frame(frame)
+
+
 class Inbound:
     """
     The reading half of a connection, with the closing handshake.
@@ -41,7 +50,7 @@ class Inbound:
     __slots__ = ("_is_text", "_parts", "_protocol", "is_failed", "pongs")
 
     def __init__(self, max_message_bytes: int) -> None:
-        self._protocol = ServerProtocol(state=OPEN, max_size=max_message_bytes, logger=_LOG)
+        self._protocol = _Frames(state=OPEN, max_size=max_message_bytes, logger=_LOG)
         self._parts: bytearray | None = None
         self._is_text = False
         self.is_failed = False
