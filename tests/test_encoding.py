@@ -59,6 +59,10 @@ class Token(msgspec.Struct, rename="camel", tag="tok", omit_defaults=True):
     maybe: Any = msgspec.UNSET
 
 
+class Loose(msgspec.Struct):
+    maybe: Any = msgspec.UNSET
+
+
 class Row(msgspec.Struct, array_like=True):
     left: Any
     right: Any
@@ -203,6 +207,7 @@ PLAIN_CASES: list[tuple[Any, Any]] = [
     (Source("t", MOMENT.date()), {"title": "t", "page": "2026-01-02"}),
     (HalfMade("t"), {"title": "t"}),
     (Token("x"), {"type": "tok", "textPart": "x"}),
+    (Loose(), {}),
     (Row(1, Token("x", score=2)), [1, {"type": "tok", "textPart": "x", "score": 2}]),
     (Answer(text=[1], when=MOMENT), {"text": [1], "when": "2026-01-02T03:04:05.000600Z"}),
     (OldAnswer(text={"a": ID}), {"text": {"a": str(ID)}}),
@@ -328,6 +333,12 @@ def test_cycle_is_cut_where_it_closes() -> None:
     assert read([shared := [1], shared]) == [[1], [1]]
 
 
+def test_shortest_value_that_nests_too_deep_is_found() -> None:
+    assert (
+        encode(json.loads("[" * (MAX_DEPTH + 1) + "]" * (MAX_DEPTH + 1))).count(b"[") == MAX_DEPTH
+    )
+
+
 @pytest.mark.parametrize("wrap", [lambda part: [part], lambda part: {"]": part, "[": "}"}])
 def test_nesting_is_limited_for_the_wire(wrap: Any) -> None:
     value: Any = "leaf"
@@ -335,7 +346,7 @@ def test_nesting_is_limited_for_the_wire(wrap: Any) -> None:
         value = wrap(value)
     assert read(value) == value
     assert depth(read(wrap(value))) == MAX_DEPTH + 1
-    assert encode(wrap(wrap(value))).count(b"unencodable") == 1
+    assert depth(read(wrap(wrap(value)))) == MAX_DEPTH + 1
 
 
 def test_wide_value_keeps_its_shape() -> None:
@@ -359,7 +370,7 @@ def test_encoded_value_can_be_encoded_again() -> None:
 
 
 def test_raw_that_is_no_json_is_a_marker_among_builtins() -> None:
-    assert to_builtins([msgspec.Raw(b"{")]) == [unencodable("Raw")]
+    assert to_builtins([msgspec.Raw(b"{"), math.nan]) == [unencodable("Raw"), None]
     assert to_builtins([msgspec.Raw(b'{"a":1}')]) == [{"a": 1}]
 
 
@@ -467,6 +478,21 @@ def test_json_comes_back_unchanged(value: Any) -> None:
 @settings(deadline=None)
 def test_careful_walk_and_msgspec_agree(value: Any) -> None:
     assert read([value, 2**64])[0] == read(value)
+
+
+tricky = st.sampled_from(['"]', '["', '\\"[', "\\\\]", '{"', "}", "[" * 40, "9" * 20, "", "\\"])
+
+
+@given(st.integers(1, 60), st.lists(tricky, min_size=1, max_size=9), st.booleans())
+@settings(deadline=None)
+def test_verdict_on_depth_is_exact_whatever_strings_hold(
+    levels: int, strings: list[str], in_dicts: bool
+) -> None:
+    value: Any = "leaf"
+    for level in range(levels):
+        text = strings[level % len(strings)]
+        value = {text: value, "z": text} if in_dicts else [text, value, text]
+    assert encoding._is_sound(msgspec.json.encode(value)) == (levels <= MAX_DEPTH)
 
 
 def test_random_graphs_never_raise() -> None:
