@@ -120,9 +120,10 @@ class RemoteKeys:
         ) as error:
             self._is_failing = True
             _log.warning(
-                "the JWKS address at %s gave no keys (%s); %d had before go on serving",
+                "the JWKS address at %s gave no keys (%s: %s); %d had before go on serving",
                 self._url.host,
                 type(error).__name__,
+                error,
                 len(self._keys),
             )
             return False
@@ -149,11 +150,11 @@ class RemoteKeys:
         body = bytearray()
         async with client, client.stream("GET", self._url) as response:
             if response.status_code != httpx.codes.OK:
-                raise ValueError("not a 200")
+                raise ValueError(f"status {response.status_code}")
             async for piece in response.aiter_bytes():
                 body += piece
                 if len(body) > DOCUMENT_MAX_BYTES:
-                    raise ValueError("too large")
+                    raise ValueError(f"over {DOCUMENT_MAX_BYTES:,} bytes")
         return bytes(body)
 
 
