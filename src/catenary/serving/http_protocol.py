@@ -20,6 +20,8 @@ from catenary.serving.websocket_handshake import (
 )
 from catenary.serving.websocket_socket import Addresses
 
+_LINGER_SECONDS = 1.0
+
 
 class _HeadersTooLarge(Exception):
     """Raised through the parser, which reports it as an error of its own."""
@@ -56,7 +58,9 @@ class HTTPProtocol(HttpToolsProtocol):
         self._header_timer: asyncio.TimerHandle | None = None
         self._header_bytes = 0
         self._unfinished_bytes = 0
+        self._has_begun = False
         self._refusal: bytes | None = None
+        self._is_refused = False
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Begin, with a deadline for the first request."""
@@ -70,8 +74,11 @@ class HTTPProtocol(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         """Parse what arrived; on an upgrade hand the rest on."""
+        if self._is_refused:
+            return
         self._unset_keepalive_if_required()
-        self._unfinished_bytes += len(data)
+        if self._header_timer is not None:
+            self._unfinished_bytes += len(data)
         try:
             self.parser.feed_data(data)
         except httptools.HttpParserUpgrade as upgrade:
@@ -80,7 +87,7 @@ class HTTPProtocol(HttpToolsProtocol):
         except httptools.HttpParserError:
             self._refuse(self._refusal or refusal(400, "bad_request", "this is not HTTP"))
             return
-        if self._header_timer is not None and self._unfinished_bytes > self.max_header_bytes:
+        if self._unfinished_bytes > self.max_header_bytes:
             self._refuse(_TOO_LARGE)
 
     # What the parser calls.
@@ -89,8 +96,8 @@ class HTTPProtocol(HttpToolsProtocol):
         """Begin a request."""
         super().on_message_begin()
         self._header_bytes = 0
+        self._has_begun = True
         if self._header_timer is None:
-            self._unfinished_bytes = 0
             self._header_timer = self.loop.call_later(self.header_timeout, self._headers_late)
 
     def on_url(self, url: bytes) -> None:
@@ -106,6 +113,8 @@ class HTTPProtocol(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         """Call the application, unless this is an upgrade."""
         self._stop_header_timer()
+        self._unfinished_bytes = 0
+        self._has_begun = False
         super().on_headers_complete()
 
     def _count(self, size: int) -> None:
@@ -163,15 +172,24 @@ class HTTPProtocol(HttpToolsProtocol):
         if self.cycle is not None and not self.cycle.response_complete:
             return
         answer = refusal(408, "timeout", "the request did not arrive in time")
-        self._refuse(answer if self._unfinished_bytes else b"")
+        self._refuse(answer if self._has_begun else b"")
 
     def _refuse(self, answer: bytes) -> None:
         self._stop_header_timer()
         if self.transport.is_closing():
             return
-        if answer and (self.cycle is None or self.cycle.response_complete):
-            self.transport.write(answer)
-        self.transport.close()
+        self._is_refused = True
+        if not answer or (self.cycle is not None and not self.cycle.response_complete):
+            self.transport.close()
+            return
+        self.transport.write(answer)
+        if not self.transport.can_write_eof():
+            self.transport.close()
+            return
+        # Closing a socket with unread bytes resets it, and the peer might
+        # never see the answer. What it still sends is thrown away.
+        self.transport.write_eof()
+        self._header_timer = self.loop.call_later(_LINGER_SECONDS, self.transport.abort)
 
 
 _TOO_LARGE = refusal(431, "headers_too_large", "the headers are over the limit")
