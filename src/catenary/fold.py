@@ -101,10 +101,9 @@ class RunState(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         status: How far it is.
         task: What ``agent_started`` says of the task.
         continues_run_id: The run that this one goes on with.
-        messages: What was said, each part of each message once, in the order
-            in which they began.
-        tools: The tool calls in the order in which they began: the open ones
-            and the last :data:`TOOLS_KEPT` that ended.
+        messages: What was said, each part of each message once, as they began.
+        tools: The tool calls as they began: the open ones and the last
+            :data:`TOOLS_KEPT` that ended.
         tools_dropped: How many ended calls are no longer listed.
         thinking: The data of the latest ``agent_thinking``.
         progress: The data of the latest ``progress_update``.
@@ -257,9 +256,9 @@ class RunFold:
     def _with_child(self, known: RunState, event: FoldedEvent) -> RunState:
         if event.run_id is None or event.parent_run_id != known.run_id:
             raise UsageError(f"an event of {event.run_id!r} in the fold of {known.run_id!r}")
-        if event.type != "agent_started" or event.run_id in known.children:
-            return known
-        return _replace(known, children=(*known.children, event.run_id))
+        if event.type == "agent_started" and event.run_id not in known.children:
+            return _replace(known, children=(*known.children, event.run_id))
+        return known
 
     def _say(self, event: FoldedEvent) -> None:
         if event.from_seq is not None and event.from_seq <= self.last_seq:
@@ -315,8 +314,7 @@ class RunFold:
         return _replace(known, tools_dropped=known.tools_dropped + self._drop())
 
     def _index_of_open(self, call: str) -> int | None:
-        for index in reversed(range(len(self._tools))):
-            tool = self._tools[index]
+        for index, tool in enumerate(self._tools):
             if tool.tool_call_id == call and tool.status is ToolStatus.OPEN:
                 return index
         return None
@@ -330,10 +328,10 @@ class RunFold:
         return 1
 
     def _completed(self, known: RunState, event: FoldedEvent) -> RunState:
-        is_suspended = event.data.get("outcome") == "suspended"
+        outcome = event.data.get("outcome")
         return _replace(
             known,
-            status=RunStatus.SUSPENDED if is_suspended else RunStatus.COMPLETED,
+            status=RunStatus.SUSPENDED if outcome == "suspended" else RunStatus.COMPLETED,
             result=event.data.get("result"),
             usage=event.data.get("usage"),
             ended_at=event.timestamp,
