@@ -79,6 +79,11 @@ class Commands:
         """End the connection; what is open waits for the next."""
         self._is_connected = False
 
+    @property
+    def has_unsent(self) -> bool:
+        """Whether something may wait to be written on the present connection."""
+        return self._is_connected and bool(self._unsent)
+
     def to_send(self) -> list[str]:
         """What is to be written on this connection now, oldest first."""
         texts: list[str] = []

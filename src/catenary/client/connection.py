@@ -75,13 +75,32 @@ class Dialing(NamedTuple):
 
     def check(self) -> None:
         """
+        Find mistakes before the first attempt.
+
         Raises:
-            UsageError: If the URL is not one of a WebSocket.
+            UsageError: If the URL is not one of a WebSocket, or ``ssl`` does not go with it.
         """
         try:
-            parse_uri(self.url)
+            is_secure = parse_uri(self.url).secure
         except InvalidURI as error:
             raise UsageError(f"{error}; one looks like 'wss://host/ws'") from error
+        if self.ssl is not None and not is_secure:
+            raise UsageError("an SSL context needs a wss:// URL")
+
+    @property
+    def tls(self) -> ssl_module.SSLContext | bool | None:
+        """What the loop is to do about TLS."""
+        is_secure = self.url.lower().startswith("wss:")
+        return (self.ssl or True) if is_secure else None
+
+    @property
+    def key(self) -> str:
+        """The name of what is read, without secrets that the URL may carry."""
+        parts = urlsplit(self.url)
+        host = parts.netloc.rpartition("@")[2]
+        names = [f"log={self.log}"] if self.log is not None else []
+        names += [f"thread={thread_id}" for thread_id in sorted(self.thread_ids)]
+        return " ".join([f"{parts.scheme}://{host}{parts.path}", *names])
 
     def address(self, after: str | None) -> str:
         """The URL of one attempt."""
@@ -94,12 +113,14 @@ class Dialing(NamedTuple):
 
 
 class Socket(ClientConnection):
-    """A connection that counts what it hears, whole messages or not."""
+    """A connection that knows when it last heard something, a whole message or not."""
 
+    heard_at = 0.0
     bytes_received = 0
 
     def data_received(self, data: bytes) -> None:
         """Take bytes from the network."""
+        self.heard_at = self.loop.time()
         self.bytes_received += len(data)
         super().data_received(data)
 
@@ -164,7 +185,7 @@ async def open_socket(dialing: Dialing, after: str | None, token: str | None) ->
     if token is not None:
         headers["Authorization"] = f"Bearer {token}"
     try:
-        return await connect(
+        socket = await connect(
             dialing.address(after),
             subprotocols=[SUBPROTOCOL],
             additional_headers=headers,
@@ -174,12 +195,14 @@ async def open_socket(dialing: Dialing, after: str | None, token: str | None) ->
             close_timeout=dialing.close_timeout,
             max_size=dialing.max_message_bytes,
             create_connection=Socket,
-            **({} if dialing.ssl is None else {"ssl": dialing.ssl}),
-        )  # type: ignore[return-value]
+            ssl=dialing.tls,
+        )
     except InvalidStatus as error:
         raise refused(error) from error
     except (OSError, InvalidHandshake, WebSocketException) as error:
         raise Unreachable(f"{type(error).__name__}: {error}") from error
+    assert isinstance(socket, Socket)
+    return socket
 
 
 class _Refusal(msgspec.Struct):

@@ -29,7 +29,8 @@ from catenary.client.messages import (
     decode_message,
     read_position,
 )
-from catenary.client.state import WORDS, Disconnect, Limits, State
+from catenary.client.reports import Reports
+from catenary.client.state import WORDS, Disconnect, Limits, State, Stats
 from catenary.errors import CloseCode, ProtocolError
 from catenary.events import WebSocketEvent
 from catenary.position import Position
@@ -70,17 +71,18 @@ class Session:
         self.connected: Connected | None = None
         self.close_code: int | None = None
         self.close_reason = ""
-        self.confirmed: Position | None = None
         self.pongs = 0
+        self.attempts = 0
+        self.connections = 0
         self._asked = after
         self._backoff = backoff
         self._limits = limits or Limits()
         self._outgoing: list[str] = []
         self._errors: list[ErrorAnswer] = []
         self._disconnect: Disconnect | None = None
-        self._known = self._reported = place
-        self._awaited_report: Position | None = None
-        self._next_report = now
+        self.reports = Reports(self._limits.report_interval)
+        self.reports.begin(place)
+        self._heard_at = self._started_at = self._wait_until = now
         self._live_at: float | None = None
         self._probed_at: float | None = None
         self._reconnect_after: float | None = None
@@ -99,14 +101,9 @@ class Session:
         return self.state in (State.REPLAYING, State.LIVE)
 
     @property
-    def awaits_report(self) -> bool:
-        """Whether the answer to :meth:`report_now` is still to come."""
-        return self._awaited_report is not None
-
-    @property
     def awaits_answer(self) -> bool:
         """Whether something was asked that only reading on can answer."""
-        return len(self.commands) > 0 or self._probed_at is not None or self.awaits_report
+        return len(self.commands) > 0 or self._probed_at is not None or self.reports.is_awaited
 
     @property
     def may_read(self) -> bool:
@@ -132,9 +129,9 @@ class Session:
 
     def heard(self, now: float) -> None:
         """Record a sign of life, such as a part of a message."""
-        self._heard_at = now
+        self._heard_at = max(self._heard_at, now)
         if self._probed_at is not None:
-            self._probed_at = now
+            self._probed_at = max(self._probed_at, now)
 
     def connection_lost(self, code: int, now: float, reason: str = "") -> None:
         """Take the end of a connection, or of an attempt; 1006 if no code came."""
@@ -173,12 +170,15 @@ class Session:
             return self._started_at + self._limits.attempt
         if not self.is_open:
             return None
-        deadlines = [self._heard_at + self._silence]
+        silent_at = self._heard_at + self._silence
         if self._probed_at is not None:
-            deadlines.append(self._probed_at + self._limits.probe)
-        if self.inbox.position != self._reported:
-            deadlines.append(self._next_report)
-        return min(deadlines)
+            silent_at = min(silent_at, self._probed_at + self._limits.probe)
+        return min(silent_at, self.reports.due_at(self.inbox.position))
+
+    @property
+    def has_messages(self) -> bool:
+        """Whether :meth:`messages_to_send` may bring any."""
+        return bool(self._outgoing) or self.commands.has_unsent
 
     def messages_to_send(self) -> list[str]:
         """What to write on the present connection; to be called after every input."""
@@ -194,6 +194,13 @@ class Session:
         """The errors that belong to no command, since the last call."""
         errors, self._errors = self._errors, []
         return errors
+
+    def stats(self, events: int, bytes_received: int) -> Stats:
+        """What was seen so far, with what the session itself does not see."""
+        inbox = self.inbox
+        return Stats(
+            self.attempts, self.connections, events, inbox.gaps, inbox.duplicates, bytes_received
+        )
 
     # What the application does
 
@@ -233,15 +240,10 @@ class Session:
         self.inbox.settle()
         self._report_if_open(now)
 
-    def report_now(self, now: float) -> Position | None:
-        """Report the position at once; :attr:`confirmed` tells when the server has it."""
-        position = self.inbox.position
-        if position is not None and position not in (self.confirmed, self._awaited_report):
-            self._awaited_report = position
-            self._known = self._reported = None
-            self._next_report = now
-            self._report_if_open(now)
-        return position
+    def report_now(self, now: float) -> None:
+        """Report the position at once; see :class:`Reports`."""
+        self.reports.demand(self.inbox.position)
+        self._report_if_open(now)
 
     def probe(self, now: float) -> None:
         """Doubt the connection: ping it, or end a wait."""
@@ -268,10 +270,13 @@ class Session:
 
     def _report_if_open(self, now: float) -> None:
         if self.is_open:
-            self._report(now)
+            position = self.reports.to_send(self.inbox.position, now)
+            if position is not None:
+                self._send({"type": "position", "position": str(position)})
 
     def _connect(self, now: float) -> None:
         self.state = State.CONNECTING
+        self.attempts += 1
         self._started_at = self._heard_at = now
         self._silence = float("inf")
         self._live_at = self._probed_at = self._reconnect_after = None
@@ -299,8 +304,7 @@ class Session:
         self.commands.disconnected()
         self._outgoing.clear()
         self._probed_at = None
-        # What the server did not confirm is told to it again.
-        self._reported = self._known
+        self.reports.disconnected()
 
     def _give_up(self, disconnect: Disconnect, now: float) -> None:
         self._disconnect = disconnect
@@ -320,14 +324,6 @@ class Session:
         elif now >= self._heard_at + self._silence:
             self._give_up(Disconnect.SILENCE, now)
 
-    def _report(self, now: float) -> None:
-        position = self.inbox.position
-        if position is None or position == self._reported or now < self._next_report:
-            return
-        self._send({"type": "position", "position": str(position)})
-        self._reported = position
-        self._next_report = now + self._limits.report_interval
-
     def _receive(self, raw: bytes | str, now: float) -> None:
         message = decode_message(raw)
         if isinstance(message, Connected):
@@ -345,12 +341,13 @@ class Session:
         if self.inbox.reach is None:
             place = read_position(connected.after)
             self.inbox.begin(place)
-            self._known = self._reported = place
+            self.reports.begin(place)
         self.connected = connected
+        self.connections += 1
         self.state = State.REPLAYING
         self._silence = connected.heartbeat_interval * self._limits.silence_factor
         self.commands.connected(connected.max_message_bytes)
-        self._report(now)
+        self._report_if_open(now)
 
     def _advance(
         self, message: WebSocketEvent | GapNotice | Live | Heartbeat, size_bytes: int, now: float
@@ -381,18 +378,8 @@ class Session:
                 self._probed_at = None
                 self.pongs += 1
             case PositionOk():
-                self._confirm(read_position(message.position))
+                self.reports.confirm(read_position(message.position), self.inbox.position)
             case Closing():
                 self._reconnect_after = message.reconnect_after
             case _:
                 pass  # a type of a later protocol, or an answer that changes nothing
-
-    def _confirm(self, position: Position) -> None:
-        self.confirmed = self._known = position
-        awaited = self._awaited_report
-        if (
-            awaited is None
-            or position == self.inbox.position
-            or (position.epoch == awaited.epoch and position.seq >= awaited.seq)
-        ):
-            self._awaited_report = None

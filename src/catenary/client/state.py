@@ -53,3 +53,14 @@ class Limits(NamedTuple):
     ahead_frames: int = 64
     ahead_bytes: int = 1 << 20
     answer_ahead_bytes: int = 4 << 20
+
+
+class Stats(NamedTuple):
+    """What a client has seen since it was opened."""
+
+    attempts: int
+    connections: int
+    events: int
+    gaps: int
+    duplicates: int
+    bytes_received: int
