@@ -208,7 +208,7 @@ class WebSocketProtocol(asyncio.Protocol):
     def resume_writing(self) -> None:
         """Note that the write buffer drained, and let the receiver go on."""
         self._is_paused = False
-        if self._state is not OPEN or self._receiver is None:
+        if self._state > OPEN or self._receiver is None:
             return
         if self._late_pong is not None:
             pong, self._late_pong = self._late_pong, None
