@@ -6,7 +6,12 @@ from collections.abc import Callable, Mapping
 
 import pytest
 
-_ON_BOTH_LOOPS = {"test_websocket_protocol.py", "test_websocket_asgi.py", "test_http_protocol.py"}
+_ON_BOTH_LOOPS = {
+    "test_http_protocol.py",
+    "test_websocket_asgi.py",
+    "test_websocket_protocol.py",
+    "test_websocket_tls.py",
+}
 
 
 def pytest_asyncio_loop_factories(
