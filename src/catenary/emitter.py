@@ -11,11 +11,11 @@ from catenary.eventlog.base import EventLog
 from catenary.eventlog.model import CancelOutcome
 from catenary.eventlog.receipt import settled
 from catenary.position import Position
+from catenary.runs import Run
 from catenary.verbs import Verbs
 from catenary.voice import DATA_LIMIT_BYTES, Redactor
 
 if TYPE_CHECKING:
-    from catenary.runs import Run
     from catenary.supervisor import RunHandle, Supervisor
 
 
@@ -63,8 +63,6 @@ class UserWebSocketEmitter(Verbs):
         run that is open, without a new start; one that has ended is continued
         by a new run that names it in ``continues_run_id``.
         """
-        from catenary.runs import Run
-
         chosen = run_id or (new_id("run") if self._is_started else self._run_id)
         self._is_started = True
         return Run(

@@ -8,6 +8,7 @@ Every exception that Catenary raises, and the WebSocket close codes.
     ├─ UsageError           the caller broke the API; never caught by the bridge
     │  ├─ LifecycleError    an event that the grammar of its run does not allow
     │  └─ EventTooLarge     data over the limit
+    ├─ RunFailed            raised by agents: its text is shown to the user
     ├─ RunClosed            the run has ended, or belongs to another process
     ├─ AuthError            refused → a close code that forbids reconnecting
     ├─ ProtocolError        the peer broke the protocol
@@ -100,6 +101,22 @@ class EventTooLarge(UsageError):
             f"the data of {self.type!r} take {self.size_bytes:,} bytes; the limit is "
             f"{self.limit_bytes:,}. Send a reference, or several events."
         )
+
+
+class RunFailed(CatenaryError):
+    """
+    Raised by an agent to end its run with an error that the user may read.
+
+    Any other exception ends the run too, but only its class is named to the
+    user: its text may hold what the user must not see.
+    """
+
+    def __init__(
+        self, message: str, *, code: str = "agent_failed", retryable: bool = False
+    ) -> None:
+        super().__init__(message)
+        self.code = code
+        self.retryable = retryable
 
 
 class RunClosed(CatenaryError):

@@ -23,6 +23,7 @@ from catenary.events import (
     ProgressUpdate,
     ToolCompleted,
     ToolExecuting,
+    UserMessage,
 )
 from catenary.grammar import Step
 from catenary.redaction import redact
@@ -372,6 +373,11 @@ class Verbs:
             idempotency_key,
             version,
         )
+
+    def user_message(self, message: UserMessage, *, idempotency_key: str | None = None) -> Receipt:
+        """Show an accepted message of the user to every tab; it belongs to no run."""
+        voice = self.voice(None)
+        return self._append(voice.event(EventType.USER_MESSAGE, message, key=idempotency_key))
 
     def _aside(
         self,

@@ -58,6 +58,11 @@ class Authenticator:
         self._cookie_name = cookie_name
         self._authenticate = authenticate
 
+    @property
+    def needs_request(self) -> bool:
+        """Whether ``verify_token`` needs the handshake of the connection."""
+        return self._authenticate is not None
+
     async def identify(self, connection: HTTPConnection) -> Identity | None:
         """
         Who ``connection`` is from; None if it carries no credential.
@@ -80,7 +85,7 @@ class Authenticator:
             return await self._redeem(credential, connection)
         return await self._verify(credential.value)
 
-    async def verify_token(self, token: str, connection: HTTPConnection) -> Identity:
+    async def verify_token(self, token: str, connection: HTTPConnection | None) -> Identity:
         """
         Who ``token``, sent in a message over ``connection``, names.
 
@@ -91,6 +96,8 @@ class Authenticator:
             AuthError: If the token is refused.
         """
         if self._authenticate is not None:
+            if connection is None:
+                raise _not_authenticated()
             return await _ask(self._authenticate, _bearing(connection, token))
         return await self._verify(token)
 

@@ -115,15 +115,12 @@ class JwtVerifier:
         key = await self._keys.find(parts.header.alg, parts.header.kid)
         if not key.verifies(parts.signed, parts.signature):
             raise AuthError("the token's signature is wrong", reason="signature")
-        now = self._clock()
-        identity = self._rules.identity(_decoded(_decode_claims, parts.payload), now)
-        self._remember(token, identity, now)
+        identity = self._rules.identity(_decoded(_decode_claims, parts.payload), self._clock())
+        self._remember(token, identity)
         return identity
 
-    def _remember(self, token: str, identity: Identity, now: float) -> None:
+    def _remember(self, token: str, identity: Identity) -> None:
         until = min(identity.expires_at or 0.0, self._keys.trusted_until())
-        if until <= now:
-            return
         self._remembered[_digest(token)] = (identity, until)
         if len(self._remembered) > CACHED_MAX:
             self._remembered.popitem(last=False)

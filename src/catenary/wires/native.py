@@ -7,7 +7,7 @@ shared by every connection that reads it. Pure: no I/O, no clock.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import msgspec
@@ -34,6 +34,21 @@ def payload_of(frame: bytes) -> bytes:
     """Return the payload of a frame that :func:`text_frame` built."""
     length = frame[1]
     return frame[2:] if length < 126 else frame[4:] if length == 126 else frame[10:]
+
+
+def split_frames(data: bytes) -> Iterator[bytes]:
+    """Yield the frames of a joined write one by one."""
+    start = 0
+    while start < len(data):
+        length = data[start + 1]
+        if length < 126:
+            end = start + 2 + length
+        elif length == 126:
+            end = start + 4 + int.from_bytes(data[start + 2 : start + 4])
+        else:
+            end = start + 10 + int.from_bytes(data[start + 2 : start + 10])
+        yield data[start:end]
+        start = end
 
 
 def event_payload(record: Record) -> bytes:

@@ -1,0 +1,183 @@
+"""What a connection's messages ask of the bridge; commands go to their handlers."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Coroutine
+from typing import Any
+
+from catenary.auth import Authenticator, Identity
+from catenary.connection import Connection
+from catenary.errors import AuthError, CloseCode, LogError, UsageError
+from catenary.eventlog.model import CancelOutcome
+from catenary.inbound import MessageHandlerService, Source
+from catenary.limits import Limits
+from catenary.position import Position
+from catenary.session import ClientMessage, error_frame
+from catenary.wires.native import control_frame, text_frame
+
+logger = logging.getLogger("catenary.control")
+
+
+class Lanes:
+    """The messages of one connection that are at work: one lane a thread, in order."""
+
+    __slots__ = ("last", "waiting")
+
+    def __init__(self) -> None:
+        self.last: dict[str | None, asyncio.Task[None]] = {}
+        self.waiting = 0
+
+    def leave(self, thread_id: str | None, task: asyncio.Task[None]) -> None:
+        """Take out a message that was answered."""
+        self.waiting -= 1
+        if self.last.get(thread_id) is task:
+            del self.last[thread_id]
+
+
+class Control:
+    """
+    The conversation of connections beside their events.
+
+    Messages of one connection and thread are handled one after another;
+    ``position``, ``auth``, ``cancel_run`` and ``answer`` never wait behind a
+    handler.
+    """
+
+    def __init__(
+        self, service: MessageHandlerService, authenticator: Authenticator, limits: Limits
+    ) -> None:
+        self._service = service
+        self._authenticator = authenticator
+        self._limits = limits
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def handle(self, connection: Connection, message: ClientMessage) -> None:
+        """Take one well-formed message of an authenticated connection."""
+        if message.type == "position":
+            self._start(self._note_position(connection, message))
+        elif message.type == "auth":
+            self._start(self._renew(connection, message))
+        elif message.type == "cancel_run":
+            self._start(self._cancel_run(connection, message))
+        elif message.type == "answer":
+            text = "this server asked no question with this id"
+            connection.answer(error_frame(message.id, "forbidden", text))
+        else:
+            self._enqueue(connection, message)
+
+    def _start(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        task = asyncio.ensure_future(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._ended)
+        return task
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and task.exception() is not None:
+            logger.error("a client's message could not be handled", exc_info=task.exception())
+
+    # Commands
+
+    def _enqueue(self, connection: Connection, message: ClientMessage) -> None:
+        lanes = connection.lanes = connection.lanes or Lanes()
+        if lanes.waiting >= self._limits.commands_waiting:
+            text = f"{lanes.waiting} messages are waiting; send fewer at a time"
+            connection.answer(error_frame(message.id, "rate_limited", text))
+            return
+        lanes.waiting += 1
+        former = lanes.last.get(message.thread_id)
+        task = self._start(self._command(connection, message, former))
+        lanes.last[message.thread_id] = task
+        task.add_done_callback(lambda done: lanes.leave(message.thread_id, done))
+
+    async def _command(
+        self, connection: Connection, message: ClientMessage, former: asyncio.Task[None] | None
+    ) -> None:
+        if former is not None:
+            await asyncio.wait([former])
+        identity = connection.identity
+        assert identity is not None
+        source = Source(
+            identity=identity,
+            log_id=connection.log_id,
+            connection_id=connection.session.connection_id,
+        )
+        if not connection.may_write:
+            text = "this log may only be read"
+            connection.answer(error_frame(message.id, "forbidden", text))
+            return
+        connection.answer(text_frame(await self._service.handle(source, message)))
+
+    # Control
+
+    async def _note_position(self, connection: Connection, message: ClientMessage) -> None:
+        try:
+            place = Position.parse(message.position or "")
+        except UsageError as error:
+            connection.answer(error_frame(message.id, "bad_message", str(error)))
+            return
+        reached = connection.place
+        if place.epoch == reached.epoch and place.seq > reached.seq:
+            text = f"nothing beyond {reached} was sent on this connection"
+            connection.answer(error_frame(message.id, "bad_message", text))
+            return
+        try:
+            await self._service.manager.log.note_seen(connection.log_id, place)
+        except LogError as error:
+            self._unavailable(connection, message, error)
+            return
+        connection.answer(control_frame({"type": "position_ok", "position": str(place)}))
+
+    def _unavailable(self, connection: Connection, message: ClientMessage, error: LogError) -> None:
+        logger.warning("%s of %s: %s", message.type, connection.log_id, error)
+        text = "the event log cannot be written; try again"
+        connection.answer(error_frame(message.id, "overloaded", text))
+
+    async def _renew(self, connection: Connection, message: ClientMessage) -> None:
+        counters = self._service.manager.counters
+        try:
+            identity = await self._authenticator.verify_token(
+                message.token or "", connection.request
+            )
+        except AuthError as error:
+            counters.authentications[error.reason] += 1
+            connection.answer(error_frame(message.id, "forbidden", str(error)))
+            return
+        if connection.identity is None or identity.user_id != connection.identity.user_id:
+            counters.authentications["other_user"] += 1
+            connection.close(CloseCode.FORBIDDEN, "the token is another user's")
+            return
+        counters.authentications["ok"] += 1
+        connection.identity = identity
+        connection.lives_until = lives_until(identity, self._limits)
+        connection.answer(
+            control_frame({"type": "auth_ok", "id": message.id, "expires_at": identity.expires_at})
+        )
+
+    async def _cancel_run(self, connection: Connection, message: ClientMessage) -> None:
+        if not connection.may_write:
+            text = "this log may only be read"
+            connection.answer(error_frame(message.id, "forbidden", text))
+            return
+        try:
+            outcome = await self._service.manager.log.request_cancel(
+                connection.log_id, message.run_id or "", reason=message.reason, by="user"
+            )
+        except LogError as error:
+            self._unavailable(connection, message, error)
+            return
+        if outcome is CancelOutcome.NOT_FOUND:
+            connection.answer(error_frame(message.id, "not_found", "no such run"))
+            return
+        ended = True if outcome is CancelOutcome.ALREADY_ENDED else None
+        connection.answer(control_frame({"type": "ack", "id": message.id, "already_ended": ended}))
+
+
+def lives_until(identity: Identity, limits: Limits) -> float:
+    """Return when a connection with this credential must end, in seconds since 1970."""
+    if identity.expires_at is None:
+        return time.time() + limits.credential_lifetime
+    return identity.expires_at + limits.credential_grace

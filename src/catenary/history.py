@@ -1,0 +1,99 @@
+"""Reading a log from the application's side: events, runs, and where to begin."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import AsyncIterator
+
+from catenary.errors import PositionLost
+from catenary.eventlog.base import EventLog
+from catenary.eventlog.model import RunInfo
+from catenary.eventlog.receipt import Receipt, wake
+from catenary.events import WebSocketEvent
+from catenary.fold import RunFold, RunState, decode_state
+from catenary.position import Position
+from catenary.wires.native import event_of
+
+
+async def fold_run(log: EventLog, info: RunInfo) -> RunState:
+    """Return a run folded from its events, and from what was kept of those that are gone."""
+    kept = decode_state(info.kept_fold) if info.kept_fold is not None else None
+    fold = RunFold(kept)
+    start = max(info.first_seq - 1, kept.last_seq if kept is not None else 0)
+    place = await log.locate(info.log_id, "start")
+    if place.seq < start:
+        place = Position((await log.head(info.log_id)).epoch, start)
+    while True:
+        page = await log.read(info.log_id, place, run_id=info.run_id)
+        for record in page.records:
+            fold.apply(event_of(record))
+        place = page.place
+        if page.is_at_head or place.seq >= info.last_seq:
+            return fold.state
+
+
+async def read_events(
+    log: EventLog, log_id: str, *, after: str, thread_id: str | None, follow: bool
+) -> AsyncIterator[WebSocketEvent]:
+    """
+    Yield the events after a place; with ``follow``, for ever.
+
+    Raises:
+        PositionLost: Where events are missing. Its ``resumes_at`` is where to go on.
+        UsageError: If ``after`` is no position.
+    """
+    threads = None if thread_id is None else {thread_id}
+    signal = _Signal()
+    stream = await log.watch(log_id, signal) if follow else None
+    try:
+        place = await log.locate(log_id, after)
+        while True:
+            signal.is_awake = False
+            page = await log.read(log_id, place, thread_ids=threads)
+            if page.gap is not None:
+                gap = page.gap
+                raise PositionLost(str(gap.after), str(gap.place), gap.reason)
+            for record in page.records:
+                yield event_of(record)
+            place = page.place
+            if page.is_at_head:
+                if not follow:
+                    return
+                await signal.wait()
+    finally:
+        if stream is not None:
+            log.unwatch(stream, signal)
+
+
+class _Signal:
+    """A watcher that one task waits for."""
+
+    def __init__(self) -> None:
+        self.is_awake = False
+        self._lock = threading.Lock()
+        self._receipt = Receipt()
+
+    def wake(self) -> None:
+        with self._lock:
+            self.is_awake = True
+            receipt, self._receipt = self._receipt, Receipt()
+        receipt.commit("", 1)
+        wake((receipt,))
+
+    async def wait(self) -> None:
+        with self._lock:
+            receipt = self._receipt
+            if self.is_awake:
+                return
+        await receipt
+
+
+async def resume_point(log: EventLog, log_id: str) -> Position:
+    """Return the place just before the oldest open run, else the head."""
+    return await log.locate(log_id, "open")
+
+
+async def folded_runs(log: EventLog, log_id: str, thread_id: str | None) -> list[RunState]:
+    """Return every run that the log knows, folded, oldest first."""
+    infos = await log.runs(log_id, thread_id=thread_id)
+    return [await fold_run(log, info) for info in infos]

@@ -1,0 +1,135 @@
+"""
+The hub of one event loop: which cursors are ready, and their turn.
+
+A commit wakes the subscription of its stream; the hub gives each ready cursor
+its frames of the turn in one write. From other threads only wake-ups travel,
+one for many events.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections import deque
+from typing import TYPE_CHECKING, Protocol
+
+from catenary.eventlog.base import EventLog
+from catenary.eventlog.stream import Stream
+from catenary.observe.counters import Counters
+
+if TYPE_CHECKING:
+    from catenary.connection import Connection
+
+TURN_SECONDS = 0.001
+"""A turn yields to the loop after this long."""
+
+
+class Ready(Protocol):
+    """What can be given a turn."""
+
+    def pump(self) -> None: ...
+
+
+class Subscription:
+    """The connections of one loop that read one stream; the stream's watcher."""
+
+    __slots__ = ("_hub", "connections", "is_awake", "watching", "woken_at")
+
+    def __init__(self, hub: Hub) -> None:
+        self._hub = hub
+        self.connections: tuple[Connection, ...] = ()
+        self.watching: asyncio.Future[Stream] | None = None
+        self.is_awake = False
+        self.woken_at = 0.0
+
+    def wake(self) -> None:
+        """Ask for a turn. Called within a commit, on any thread."""
+        self.is_awake = True
+        self.woken_at = time.perf_counter()
+        self._hub.make_ready(self)
+
+    def pump(self) -> None:
+        """Give every connection its turn."""
+        # Cleared before the tail is read: a commit after this line wakes again.
+        self.is_awake = False
+        for connection in self.connections:
+            connection.pump()
+        self._hub.counters.delivery_seconds.observe(time.perf_counter() - self.woken_at)
+
+
+class Hub:
+    """The ready cursors of one loop. All but ``make_ready`` is for the loop's thread."""
+
+    def __init__(self, log: EventLog, counters: Counters, *, replaying: int) -> None:
+        self.log = log
+        self.counters = counters
+        self.loop = asyncio.get_running_loop()
+        self.replay_slots = asyncio.Semaphore(replaying)
+        self._thread = threading.get_ident()
+        self._ready: deque[Ready] = deque()
+        self._is_scheduled = False
+        self._subscriptions: dict[str, Subscription] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def make_ready(self, ready: Ready) -> None:
+        """Give something its turn soon. Thread-safe."""
+        self._ready.append(ready)
+        if not self._is_scheduled:
+            self._is_scheduled = True
+            self._schedule()
+
+    def _schedule(self) -> None:
+        if threading.get_ident() == self._thread:
+            self.loop.call_soon(self._turn)
+            return
+        try:
+            self.loop.call_soon_threadsafe(self._turn)
+        except RuntimeError:
+            # The loop has closed, and with it every connection of this hub.
+            self._ready.clear()
+
+    def _turn(self) -> None:
+        self._is_scheduled = False
+        ready = self._ready
+        end = time.perf_counter() + TURN_SECONDS
+        while ready:
+            ready.popleft().pump()
+            if ready and time.perf_counter() > end:
+                if not self._is_scheduled:
+                    self._is_scheduled = True
+                    self.loop.call_soon(self._turn)
+                return
+
+    async def subscribe(self, log_id: str, connection: Connection) -> Stream:
+        """Add a connection to the readers of a log; its head is known when this returns."""
+        subscription = self._subscriptions.get(log_id)
+        if subscription is None:
+            subscription = self._subscriptions[log_id] = Subscription(self)
+            subscription.watching = asyncio.ensure_future(self.log.watch(log_id, subscription))
+        subscription.connections = (*subscription.connections, connection)
+        assert subscription.watching is not None
+        stream = await asyncio.shield(subscription.watching)
+        if not subscription.connections:
+            self.log.unwatch(stream, subscription)
+        return stream
+
+    def unsubscribe(self, log_id: str, connection: Connection) -> None:
+        """Take a connection away; with the last one the stream is no longer watched."""
+        subscription = self._subscriptions.get(log_id)
+        if subscription is None or connection not in subscription.connections:
+            return
+        subscription.connections = tuple(
+            other for other in subscription.connections if other is not connection
+        )
+        if subscription.connections:
+            return
+        del self._subscriptions[log_id]
+        watching = subscription.watching
+        if watching is not None and watching.done() and watching.exception() is None:
+            self.log.unwatch(watching.result(), subscription)
+
+    def start(self, task: asyncio.Task[None]) -> None:
+        """Keep a task of a connection alive until it ends."""
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)

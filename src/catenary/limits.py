@@ -1,0 +1,29 @@
+"""The limits of the native wire, with their defaults (docs/protocol.md)."""
+
+from __future__ import annotations
+
+import msgspec
+
+
+class Limits(msgspec.Struct, frozen=True, kw_only=True):
+    """What one client and one user may ask of a node. Times in seconds."""
+
+    message_bytes: int = 64 * 1024
+    nesting: int = 32
+    connections_per_user: int = 30
+    messages_per_second: float = 50
+    messages_burst: int = 100
+    handshake_timeout: float = 5
+    heartbeat_interval: float = 15
+    bad_messages: int = 20
+    """After so many bad messages the connection is closed with 4500."""
+    refused_messages: int = 200
+    """After so many messages over the rate, one after another, it is closed with 4002."""
+    commands_waiting: int = 32
+    credential_grace: float = 30
+    credential_lifetime: float = 12 * 3600
+    """How long a connection may live on a credential without an expiry."""
+    unauthenticated_connections: int = 1000
+    """How many connections of a node may wait for their first message."""
+    replaying: int = 100
+    """How many cursors of a node read from the log at a time."""

@@ -1,0 +1,383 @@
+"""Runs: one piece of an agent's work, which always ends."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import logging
+import threading
+from collections.abc import Callable
+from types import TracebackType
+from typing import Any, Self
+
+from catenary.context import new_id
+from catenary.errors import (
+    LifecycleError,
+    RunCancelled,
+    RunClosed,
+    RunFailed,
+    UsageError,
+)
+from catenary.eventlog.closing import producer_lost
+from catenary.eventlog.receipt import Receipt, wake
+from catenary.eventlog.stream import HeldRun
+from catenary.fold import RunState
+from catenary.interrupt import Cause, Interrupt, TaskInterrupt, ThreadInterrupt
+from catenary.tool import Tool
+from catenary.verbs import Verbs
+from catenary.voice import now_ms
+
+logger = logging.getLogger("catenary.runs")
+
+_current: contextvars.ContextVar[Run | None] = contextvars.ContextVar("catenary_run", default=None)
+
+
+def current_run() -> Run:
+    """
+    Return the run that this code works for, so that tools emit without plumbing.
+
+    It follows the context: tasks and ``asyncio.to_thread`` inherit it.
+
+    Raises:
+        UsageError: Outside any run.
+    """
+    run = _current.get()
+    if run is None:
+        raise UsageError("current_run() works inside `async with emitter.run(…)` only")
+    return run
+
+
+class Run:
+    """
+    A run as a context manager, for ``async with`` and, in threads, ``with``.
+
+    Entering emits ``agent_started``. Leaving emits exactly one end:
+    ``agent_completed``; ``agent_cancelled`` when the run or its task was
+    cancelled; ``agent_error`` on an exception or a timeout; and waits for its
+    receipts. A run that is collected while open is closed as
+    ``producer_lost``. The methods may be called from any thread.
+    """
+
+    def __init__(
+        self,
+        verbs: Verbs,
+        *,
+        run_id: str,
+        agent_name: str | None = None,
+        task: Any = None,
+        parent_run_id: str | None = None,
+        timeout: float | None = None,
+        idle_timeout: float | None = None,
+        flush_timeout: float = 30.0,
+        takeover: bool = False,
+    ) -> None:
+        self.run_id = run_id
+        self.agent_name = agent_name
+        self.emitter = verbs
+        self._task = task
+        self._parent_run_id = parent_run_id
+        self._timeout = timeout
+        self._idle_timeout = idle_timeout
+        self._flush_timeout = flush_timeout
+        self._takeover = takeover
+        self._held: HeldRun | None = None
+        self._interrupt: Interrupt | None = None
+        self._token: contextvars.Token[Run | None] | None = None
+        self._result: Any = None
+        self._usage: Any = None
+        self._has_result = False
+        self._is_leaving = False
+        self._cancelled = threading.Event()
+
+    def __repr__(self) -> str:
+        return f"<Run {self.run_id} of {self.emitter.user_id}>"
+
+    # Opening
+
+    def _open(self) -> None:
+        held = self.emitter.stream.runs.get(self.run_id)
+        if self._takeover and held is not None and held.is_open:
+            self._held = held
+        else:
+            continues = None
+            if self._takeover and held is not None:
+                continues, self.run_id = self.run_id, new_id("run")
+            self.emitter.agent_started(
+                self.agent_name,
+                self._task,
+                run_id=self.run_id,
+                parent_run_id=self._parent_run_id,
+                continues_run_id=continues,
+            )
+            self._held = self.emitter.stream.runs[self.run_id]
+        self._token = _current.set(self)
+
+    def _watch(self, interrupt: Interrupt) -> None:
+        self._interrupt = interrupt
+        assert self._held is not None
+        self._held.on_cancel.append(interrupt.cancel)
+        if self._held.is_cancel_requested:
+            interrupt.cancel()
+
+    async def __aenter__(self) -> Self:
+        self._open()
+        self._watch(TaskInterrupt(self, timeout=self._timeout, idle_timeout=self._idle_timeout))
+        return self
+
+    def __enter__(self) -> Self:
+        self._open()
+        self._watch(ThreadInterrupt(self, timeout=self._timeout, idle_timeout=self._idle_timeout))
+        return self
+
+    # Leaving
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> bool:
+        interrupt, receipt, raised = self._leave(error)
+        if isinstance(error, GeneratorExit):
+            # The task is being collected: nothing may be awaited any more.
+            return False
+        interrupt.absorb()
+        if receipt is not None:
+            await self._settled(receipt)
+        return self._conclude(error, raised)
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> bool:
+        _, receipt, raised = self._leave(error)
+        if receipt is not None and not isinstance(error, GeneratorExit):
+            receipt.result(self._flush_timeout)
+        return self._conclude(error, raised)
+
+    async def _settled(self, receipt: Receipt) -> None:
+        async with asyncio.timeout(self._flush_timeout):
+            await receipt
+
+    def _leave(
+        self, error: BaseException | None
+    ) -> tuple[Interrupt, Receipt | None, BaseException | None]:
+        assert self._interrupt is not None
+        self._is_leaving = True
+        interrupt = self._interrupt
+        interrupt.stop()
+        if self._token is not None:
+            try:
+                _current.reset(self._token)
+            except ValueError:
+                # A collected task is closed in another context; its variable went with it.
+                self._token = None
+        try:
+            receipt, raised = self._end(error, interrupt)
+        except RunClosed as closed:
+            receipt, raised = None, interrupt.error() or closed
+        self._forget(interrupt)
+        return interrupt, receipt, raised
+
+    def _forget(self, interrupt: Interrupt) -> None:
+        assert self._held is not None
+        if interrupt.cancel in self._held.on_cancel:
+            self._held.on_cancel.remove(interrupt.cancel)
+
+    def _end(
+        self, error: BaseException | None, interrupt: Interrupt
+    ) -> tuple[Receipt, BaseException | None]:
+        """Emit the end that fits how the block was left; return what to raise."""
+        if error is None:
+            return self._complete(), None
+        receipt = interrupt.end()
+        if receipt is not None:
+            is_ours = isinstance(error, asyncio.CancelledError | RunCancelled | TimeoutError)
+            return receipt, interrupt.error() if is_ours else None
+        if isinstance(error, GeneratorExit):
+            return self._fail(
+                "producer_lost", "the run was dropped before it ended", retryable=True
+            ), None
+        if isinstance(error, asyncio.CancelledError | RunCancelled):
+            return self.emitter.agent_cancelled("its task was cancelled", run_id=self.run_id), None
+        if isinstance(error, RunFailed):
+            return self._fail(error.code, str(error), retryable=error.retryable), None
+        logger.error(
+            "run %s of %s failed", self.run_id, self.emitter.user_id, exc_info=error,
+            extra={"run_id": self.run_id, "user_id": self.emitter.user_id},
+        )  # fmt: skip
+        return self._fail("agent_failed", f"the agent failed: {type(error).__name__}"), None
+
+    def _complete(self) -> Receipt:
+        try:
+            return self.emitter.agent_completed(self._result, usage=self._usage, run_id=self.run_id)
+        except LifecycleError:
+            self._fail("lifecycle", "the agent ended with open tool calls")
+            raise
+
+    def _fail(self, code: str, message: str, *, retryable: bool = False) -> Receipt:
+        return self.emitter.agent_error(message, code=code, retryable=retryable, run_id=self.run_id)
+
+    def _conclude(self, error: BaseException | None, raised: BaseException | None) -> bool:
+        if raised is not None and (error is None or not isinstance(raised, RunClosed)):
+            raise raised from None
+        return False
+
+    def __del__(self) -> None:
+        held = getattr(self, "_held", None)
+        if held is None or self._is_leaving or not held.is_open:
+            return
+        end = producer_lost(self.emitter.log.holder, held.last_at or now_ms())
+        self.emitter.agent_error(end.message, code=end.code, retryable=True, run_id=self.run_id)
+
+    # Speaking
+
+    def _check(self) -> None:
+        if self._interrupt is not None and not self._is_leaving:
+            self._interrupt.check()
+
+    def thinking(
+        self, thinking: str, step: int | None = None, total_steps: int | None = None
+    ) -> Receipt:
+        """Say what the agent is thinking about."""
+        self._check()
+        return self.emitter.agent_thinking(thinking, step, total_steps, run_id=self.run_id)
+
+    def delta(
+        self,
+        text: str,
+        *,
+        message_id: str | None = None,
+        part: str = "text",
+        tool_call_id: str | None = None,
+    ) -> Receipt:
+        """Say the next piece of a message."""
+        self._check()
+        return self.emitter.agent_delta(
+            text, message_id=message_id, part=part, tool_call_id=tool_call_id, run_id=self.run_id
+        )
+
+    def progress(
+        self,
+        message: str | None = None,
+        percentage: float | None = None,
+        current_step: int | None = None,
+        total_steps: int | None = None,
+    ) -> Receipt:
+        """Say how far the work is."""
+        self._check()
+        return self.emitter.progress_update(
+            message, percentage, current_step, total_steps, run_id=self.run_id
+        )
+
+    def custom(self, type: str, data: Any = None, key: str | None = None) -> Receipt:
+        """Emit an event of the application's own type, within this run."""
+        self._check()
+        return self.emitter.custom(type, data, key, run_id=self.run_id)
+
+    def tool(
+        self, tool_name: str, tool_input: Any = None, *, tool_call_id: str | None = None
+    ) -> Tool:
+        """Return a tool call as a context manager; it always ends."""
+        self._check()
+        call = tool_call_id or new_id("call")
+        return Tool(self.emitter, self.run_id, tool_name, tool_input, call)
+
+    def child(
+        self, *, agent_name: str | None = None, task: Any = None, run_id: str | None = None
+    ) -> Run:
+        """Return a run of a sub-agent; its events name this run as their parent."""
+        self._check()
+        return Run(
+            self.emitter,
+            run_id=run_id or new_id("run"),
+            agent_name=agent_name,
+            task=task,
+            parent_run_id=self.run_id,
+            flush_timeout=self._flush_timeout,
+        )
+
+    def set_result(self, result: Any) -> None:
+        """Set what ``agent_completed`` will carry."""
+        self._result = result
+        self._has_result = True
+
+    @property
+    def has_result(self) -> bool:
+        """Whether a result was set."""
+        return self._has_result
+
+    def set_usage(self, usage: Any) -> None:
+        """Set the usage that ``agent_completed`` will carry, such as token counts."""
+        self._usage = usage
+
+    # Looking
+
+    @property
+    def thread_id(self) -> str | None:
+        """The thread of this run."""
+        return self.emitter.context.thread_id
+
+    @property
+    def held(self) -> HeldRun:
+        """What the process knows of this run."""
+        if self._held is None:
+            raise UsageError("the run has not begun: use it with `async with` or `with`")
+        return self._held
+
+    @property
+    def state(self) -> RunState:
+        """The run folded so far: status, text, tools. Includes what was just emitted."""
+        return self.emitter.log.folded(self.emitter.stream, self.held)
+
+    # Cancelling
+
+    @property
+    def cancelled(self) -> bool:
+        """Whether someone asked for this run to be cancelled."""
+        return self._held is not None and self._held.is_cancel_requested
+
+    def raise_if_cancelled(self) -> None:
+        """
+        Raise if someone asked for this run to be cancelled.
+
+        Raises:
+            RunCancelled: If so.
+        """
+        if self.cancelled:
+            raise RunCancelled(self.run_id, self.held.cancel_reason)
+
+    def interrupt_with(self, cause: Cause) -> None:
+        """
+        Interrupt the run for a cause that is not a cancel, such as a shutdown.
+
+        A task is cancelled; a thread's run is ended at once, for a thread cannot be stopped.
+        """
+        if self._interrupt is not None:
+            self._interrupt.raise_cause(cause)
+            if isinstance(self._interrupt, ThreadInterrupt) and self.held.is_open:
+                self._interrupt.end()
+
+    async def wait_cancelled(self) -> None:
+        """Wait until someone asks for this run to be cancelled."""
+        receipt = Receipt()
+        notify: Callable[[], None] = _Notifier(receipt)
+        self.held.on_cancel.append(notify)
+        try:
+            if not self.cancelled:
+                await receipt
+        finally:
+            self.held.on_cancel.remove(notify)
+
+
+class _Notifier:
+    """Settles a receipt when it is called, to wake a task on whatever loop."""
+
+    def __init__(self, receipt: Receipt) -> None:
+        self._receipt = receipt
+
+    def __call__(self) -> None:
+        self._receipt.commit("", 1)
+        wake((self._receipt,))

@@ -1,0 +1,143 @@
+"""Supervision of runs that the bridge started: kept alive, drained, cancellable."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import inspect
+import logging
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from catenary.errors import LogUnavailable, RunCancelled, UsageError
+from catenary.interrupt import Cause
+from catenary.runs import Run
+
+logger = logging.getLogger("catenary.runs")
+
+THREADS = 64
+
+
+class RunHandle:
+    """A run that was started: its id, and a way to wait for it or cancel it."""
+
+    def __init__(self, run: Run, task: asyncio.Task[None]) -> None:
+        self.run_id = run.run_id
+        self._run = run
+        self._task = task
+
+    def __repr__(self) -> str:
+        return f"<RunHandle {self.run_id} {'done' if self._task.done() else 'running'}>"
+
+    @property
+    def is_done(self) -> bool:
+        """Whether the run has ended and its end is in the log."""
+        return self._task.done()
+
+    async def wait(self) -> None:
+        """Wait for the end of the run. What the agent raised was logged and is in its end."""
+        await asyncio.wait([self._task])
+
+    async def cancel(self, reason: str | None = None) -> None:
+        """Ask for the run to be cancelled; see :meth:`UserWebSocketEmitter.cancel_run`."""
+        log = self._run.emitter.log
+        await log.request_cancel(self._run.emitter.stream.log_id, self.run_id, reason=reason)
+
+
+class Supervisor:
+    """The runs that were started here, and their threads."""
+
+    def __init__(self, *, threads: int = THREADS) -> None:
+        self._tasks: dict[asyncio.Task[None], Run] = {}
+        self._threads = threads
+        self._pool: ThreadPoolExecutor | None = None
+        self._pool_lock = threading.Lock()
+        self.is_draining = False
+
+    @property
+    def running(self) -> int:
+        """How many started runs have not ended."""
+        return len(self._tasks)
+
+    def start(self, run: Run, agent: Callable[..., Any], args: tuple[Any, ...]) -> RunHandle:
+        """
+        Start ``agent(run, *args)``.
+
+        Raises:
+            UsageError: Without a running loop, or if ``agent`` cannot be called.
+            LogUnavailable: While draining.
+        """
+        if not callable(agent):
+            raise UsageError(f"start_run() takes a function, not {type(agent).__name__}")
+        if self.is_draining:
+            raise LogUnavailable("this node is draining; start the run on another")
+        try:
+            loop = asyncio.get_running_loop()
+        except RuntimeError:
+            raise UsageError(
+                "start_run() needs a running loop; in a thread use `with emitter.run(…)`"
+            ) from None
+        is_async = inspect.iscoroutinefunction(agent) or inspect.iscoroutinefunction(
+            getattr(agent, "__call__", None)  # noqa: B004 - a callable object may be async
+        )
+        work = self._in_task(run, agent, args) if is_async else self._in_thread(run, agent, args)
+        task = loop.create_task(work, name=f"catenary run {run.run_id}")
+        self._tasks[task] = run
+        task.add_done_callback(self._ended)
+        return RunHandle(run, task)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        run = self._tasks.pop(task)
+        if task.cancelled():
+            return
+        error = task.exception()
+        if isinstance(error, RunCancelled):
+            logger.info("%s", error)
+        elif error is not None:
+            logger.warning("run %s ended with %s", run.run_id, type(error).__name__)
+
+    async def _in_task(self, run: Run, agent: Callable[..., Any], args: tuple[Any, ...]) -> None:
+        async with run:
+            result = await agent(run, *args)
+            if result is not None and not run.has_result:
+                run.set_result(result)
+
+    async def _in_thread(self, run: Run, agent: Callable[..., Any], args: tuple[Any, ...]) -> None:
+        context = contextvars.copy_context()
+        loop = asyncio.get_running_loop()
+        # The thread outlives a cancelled wait: the run's own interrupt stops it at its next verb.
+        await loop.run_in_executor(self._executor(), context.run, _run_sync, run, agent, args)
+
+    def _executor(self) -> ThreadPoolExecutor:
+        with self._pool_lock:
+            if self._pool is None:
+                self._pool = ThreadPoolExecutor(self._threads, thread_name_prefix="catenary-run")
+            return self._pool
+
+    async def drain(self, timeout: float) -> None:
+        """
+        Start nothing more; give open runs ``timeout`` seconds; end the rest with ``shutdown``.
+        """
+        self.is_draining = True
+        tasks = list(self._tasks)
+        if tasks:
+            await asyncio.wait(tasks, timeout=timeout)
+        left = [(task, run) for task, run in list(self._tasks.items()) if not task.done()]
+        for _, run in left:
+            run.interrupt_with(Cause.SHUTDOWN)
+        if left:
+            logger.warning("%d runs were ended by the shutdown", len(left))
+            await asyncio.wait([task for task, _ in left], timeout=5)
+        with self._pool_lock:
+            if self._pool is not None:
+                self._pool.shutdown(wait=False, cancel_futures=True)
+                self._pool = None
+
+
+def _run_sync(run: Run, agent: Callable[..., Any], args: tuple[Any, ...]) -> None:
+    with run:
+        result = agent(run, *args)
+        if result is not None and not run.has_result:
+            run.set_result(result)
