@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import sys
 from collections.abc import Iterator
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from jwt.algorithms import get_default_algorithms
 
 from auth.support import (
     NOW,
@@ -161,6 +163,30 @@ def test_a_verifier_may_be_used_from_one_event_loop_after_another(
     server.gate.set()
     clock.now = NOW + 10
     assert asyncio.run(verifier.verify(token())).user_id == "user_123"
+
+
+async def test_a_verifier_may_be_used_from_two_event_loops_at_once(
+    server: JwksServer, verifier: JwtVerifier, clock: Clock
+) -> None:
+    server.gate.clear()
+    elsewhere = asyncio.create_task(
+        asyncio.to_thread(lambda: asyncio.run(verifier.verify(token(sub="user_1"))))
+    )
+    await asyncio.to_thread(server.arrived.wait, 5)
+    clock.now = NOW + 10
+    here = asyncio.create_task(verifier.verify(token(sub="user_2")))
+    await asyncio.sleep(0)
+    server.gate.set()
+    assert [(await task).user_id for task in (elsewhere, here)] == ["user_1", "user_2"]
+
+
+async def test_a_published_private_key_is_not_used(
+    server: JwksServer, verifier: JwtVerifier
+) -> None:
+    private = json.loads(get_default_algorithms()["ES256"].to_jwk(PRIVATE_KEYS["ES256"]))
+    assert "d" in private
+    server.publish({**private, "kid": "k1", "key_ops": ["sign", "verify"]})
+    assert await reason(verifier, token()) == "signature"
 
 
 async def test_keys_had_before_serve_while_the_address_is_down(
@@ -365,10 +391,14 @@ async def test_an_answer_that_is_no_key_set_is_like_none(
     assert await verifier.verify(token(sub="user_1"))
 
 
+@pytest.mark.parametrize("published", [[], [jwk(PRIVATE_KEYS["RS256"], "RS256", kid="k1")]])
 async def test_an_address_without_any_fitting_key_is_warned_of(
-    server: JwksServer, verifier: JwtVerifier, caplog: pytest.LogCaptureFixture
+    server: JwksServer, published: list[Any], clock: Clock, caplog: pytest.LogCaptureFixture
 ) -> None:
-    server.publish()
+    server.publish(*published)
+    verifier = JwtVerifier(
+        jwks_url=server.url, audience="catenary", algorithms=["ES256"], clock=clock
+    )
     assert await reason(verifier, token()) == "signature"
     assert "every token will be refused" in caplog.text
 
@@ -383,7 +413,8 @@ async def test_the_environments_proxy_is_not_given_a_loopback_request(server: Jw
     )
     with jwks_server() as proxy:
         proxy.publish(jwk(OTHER_KEYS["ES256"], "ES256", kid="k1"))
-        environment = {"HTTP_PROXY": proxy.url, "http_proxy": proxy.url, "ALL_PROXY": proxy.url}
+        proxies = dict.fromkeys(("HTTP_PROXY", "http_proxy", "ALL_PROXY"), proxy.url)
+        environment = {**os.environ, **proxies, "NO_PROXY": "", "no_proxy": ""}
         child = await asyncio.create_subprocess_exec(
             sys.executable,
             "-c",

@@ -193,7 +193,7 @@ def _usable_keys(document: bytes, algorithms: frozenset[str]) -> Iterable[Key]:
 
 def _usable_key(published: Mapping[str, Any]) -> Key | None:
     """The key, for the one algorithm of its kind; None if it says that it is for something else."""
-    if published.get("use", "sig") != "sig" or "d" in published:
+    if published.get("use", "sig") != "sig":
         return None
     try:
         if "verify" not in published.get("key_ops", ["verify"]):
