@@ -90,6 +90,38 @@ async def test_send_inside_the_loop_is_answered() -> None:
         assert len(set(flood.replies)) == 1
         # What was passed over for the answer came again on a second connection.
         assert len(server.visits) == 2
+        assert server.visits[0].socket.close_code == 1000
+
+
+async def test_a_break_while_the_application_is_slow() -> None:
+    """A reconnect with much unread still hears the greeting, and then waits in peace."""
+    tries = asyncio.Event()
+
+    async def script(visit: Visit) -> None:
+        await visit.greet(interval=0.1)
+        first = int((visit.after or "k3:0").split(":")[1]) + 1
+        for seq in range(first, first + 20):
+            await visit.send(padded(seq))
+        if visit.number == 1:
+            visit.socket.transport.close()
+            return
+        tries.set()
+        await visit.stay()
+
+    # One frame is taken after the break, and the rest is still over the limit.
+    limits = Limits(ahead_bytes=50_000, attempt=0.3)
+    async with scripted(script) as server, quick(server.url, limits=limits) as client:
+        seen = [(await anext(client)).seq]
+        await asyncio.sleep(0.3)
+        while not tries.is_set():
+            seen.append((await anext(client)).seq)
+            await asyncio.sleep(0.05)
+        await asyncio.sleep(1.0)
+        assert len(server.visits) == 2
+        assert client.stats.attempts == 2
+        while len(seen) < 40:
+            seen.append((await anext(client)).seq)
+        assert seen == list(range(1, 41))
 
 
 async def test_many_sends_inside_the_loop() -> None:

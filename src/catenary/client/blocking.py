@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import asyncio
 import concurrent.futures
 import threading
-from collections.abc import Coroutine, Iterator
+from collections.abc import Iterator
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, Self
 
 from catenary.client.client import Client
-from catenary.client.errors import CommandFailed
+from catenary.client.loop_thread import LoopThread
 from catenary.client.messages import Connected
 from catenary.client.state import State, Stats
 from catenary.errors import UsageError
 from catenary.events import WebSocketEvent
 from catenary.position import Position
-
-T = TypeVar("T")
 
 
 class BlockingClient:
@@ -43,10 +40,10 @@ class BlockingClient:
             UsageError: As :class:`Client` does.
         """
         self._client = Client(url, **options)
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._thread: threading.Thread | None = None
+        self._thread: LoopThread | None = None
         self._next: concurrent.futures.Future[WebSocketEvent | None] | None = None
         self._iterating = threading.Lock()
+        self._is_closed = False
 
     def __enter__(self) -> Self:
         self.open()
@@ -58,7 +55,7 @@ class BlockingClient:
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        if exc_type is None and self._is_open:
+        if exc_type is None and not self._is_closed:
             self.handled()
         self.close()
 
@@ -72,15 +69,12 @@ class BlockingClient:
         """
         if self._thread is not None:
             raise UsageError("a client is opened once; make another")
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(
-            target=self._loop.run_forever, name="catenary client", daemon=True
-        )
-        self._thread.start()
+        self._thread = LoopThread("catenary client")
         try:
-            self._wait(self._client.open())
+            self._thread.run(self._client.open())
         except BaseException:
-            self._end_thread()
+            self._is_closed = True
+            self._thread.stop(_nothing())
             raise
 
     def close(self) -> None:
@@ -88,16 +82,10 @@ class BlockingClient:
         Leave, and end the client's thread. Calls that wait in other threads fail.
 
         Raises:
-            UsageError: In the client's own thread.
+            UsageError: In a function given to the client.
         """
-        if not self._is_open:
-            return
-        if threading.current_thread() is self._thread:
-            raise UsageError("a function in the client's own thread cannot close it")
-        try:
-            self._wait(self._client.close())
-        finally:
-            self._end_thread()
+        self._opened.stop(self._client.close())
+        self._is_closed = True
 
     def __iter__(self) -> Iterator[WebSocketEvent]:
         return self
@@ -129,7 +117,7 @@ class BlockingClient:
 
     def handled(self) -> None:
         """Say that the event in hand is handled, before the next one is asked for."""
-        self._wait(self._handled())
+        self._opened.run(self._handled())
 
     def send(
         self,
@@ -147,7 +135,7 @@ class BlockingClient:
             CommandFailed: And the rest as :meth:`Client.send`.
         """
         sending = self._client.send(type, data, thread_id=thread_id, id=id, timeout=timeout)
-        return self._wait(sending)
+        return self._opened.run(sending)
 
     def cancel_run(
         self, run_id: str, reason: str | None = None, *, timeout: float | None = None
@@ -158,7 +146,7 @@ class BlockingClient:
         Raises:
             CommandFailed: And the rest as :meth:`Client.cancel_run`.
         """
-        return self._wait(self._client.cancel_run(run_id, reason, timeout=timeout))
+        return self._opened.run(self._client.cancel_run(run_id, reason, timeout=timeout))
 
     def ping(self) -> float:
         """
@@ -167,7 +155,7 @@ class BlockingClient:
         Raises:
             CommandFailed: If the client is closed.
         """
-        return self._wait(self._client.ping())
+        return self._opened.run(self._client.ping())
 
     def report_position(self) -> Position | None:
         """
@@ -176,7 +164,7 @@ class BlockingClient:
         Raises:
             CommandFailed: If the client is closed.
         """
-        return self._wait(self._client.report_position())
+        return self._opened.run(self._client.report_position())
 
     @property
     def position(self) -> Position | None:
@@ -198,10 +186,6 @@ class BlockingClient:
         """What was seen so far."""
         return self._client.stats
 
-    @property
-    def _is_open(self) -> bool:
-        return self._loop is not None and not self._loop.is_closed()
-
     def _receive(self, timeout: float | None) -> WebSocketEvent | None:
         if not self._iterating.acquire(blocking=False):
             raise UsageError("one thread iterates over a client; another does so now")
@@ -209,7 +193,7 @@ class BlockingClient:
             # A question that was left unanswered, by a timeout or Ctrl-C, is
             # taken up again: cancelling it might lose the event that answers it.
             if self._next is None:
-                self._next = self._submit(self._anext())
+                self._next = self._opened.submit(self._anext())
             done, _ = concurrent.futures.wait([self._next], timeout)
             if not done:
                 raise TimeoutError(f"no event within {timeout} s")
@@ -229,40 +213,12 @@ class BlockingClient:
     async def _handled(self) -> None:
         self._client.handled()
 
-    def _submit(self, coroutine: Coroutine[Any, Any, T]) -> concurrent.futures.Future[T]:
-        loop = self._loop
-        if loop is None or loop.is_closed() or threading.current_thread() is self._thread:
-            coroutine.close()
-            raise UsageError(
-                "a blocking client is used while it is open (with BlockingClient(...) as client), "
-                "and not by the functions given to it"
-            )
-        return asyncio.run_coroutine_threadsafe(coroutine, loop)
-
-    def _wait(self, coroutine: Coroutine[Any, Any, T]) -> T:
-        future = self._submit(coroutine)
-        try:
-            return future.result()
-        except concurrent.futures.CancelledError:
-            raise CommandFailed("closed", "the client was closed meanwhile") from None
-        except BaseException:
-            future.cancel()
-            raise
-
-    def _end_thread(self) -> None:
-        loop, thread = self._loop, self._thread
-        assert loop is not None
-        assert thread is not None
-        asyncio.run_coroutine_threadsafe(_cancel_others(), loop).result()
-        loop.call_soon_threadsafe(loop.stop)
-        thread.join()
-        loop.close()
+    @property
+    def _opened(self) -> LoopThread:
+        if self._thread is None:
+            raise UsageError("open the client first: with BlockingClient(...) as client")
+        return self._thread
 
 
-async def _cancel_others() -> None:
-    tasks = asyncio.all_tasks() - {asyncio.current_task()}
-    for task in tasks:
-        task.cancel()
-    await asyncio.gather(*tasks, return_exceptions=True)
-    await asyncio.get_running_loop().shutdown_asyncgens()
-    await asyncio.get_running_loop().shutdown_default_executor()
+async def _nothing() -> None:
+    """Leave nothing: the client was never there."""

@@ -99,7 +99,8 @@ class Driver:
         """Do what the session wants now."""
         self._on_change()
         session = self.session
-        if session.may_read:
+        # Before the greeting nothing is held back: it must be read whatever waits.
+        if session.may_read or not session.is_open:
             self._readable.set()
         else:
             self._readable.clear()
@@ -146,7 +147,8 @@ class Driver:
         return 15.0 if connected is None else connected.heartbeat_interval
 
     def _disconnect(self, disconnect: Disconnect) -> None:
-        logger.info("gave up the connection: %s %s", disconnect, self.session.close_reason)
+        level = logging.WARNING if disconnect is Disconnect.FAULT else logging.INFO
+        logger.log(level, "gave up the connection: %s %s", disconnect, self.session.close_reason)
         if disconnect is Disconnect.FAULT:
             self._goodbye = _PROTOCOL_ERROR
         elif disconnect is Disconnect.BEHIND:
