@@ -9,11 +9,12 @@ import pytest
 from starlette.exceptions import HTTPException
 from starlette.requests import HTTPConnection
 
-from auth.support import NOW, SECRET, Clock, assert_shows_nothing_of, claims, connection, signed
-from auth.test_tickets import MemoryStore
 from catenary.auth import Authenticator, Identity, JwtVerifier
 from catenary.errors import AuthError, CloseCode, ConfigError
 from catenary.tickets import Tickets
+
+from .support import NOW, SECRET, Clock, assert_shows_nothing_of, claims, connection, signed
+from .test_tickets import MemoryStore
 
 TOKEN = signed(claims())
 BEARER = ("authorization", f"Bearer {TOKEN}")

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from auth.support import connection
 from catenary.auth import Credential, Source, find_credentials
 from catenary.auth.credentials import find_ticket, has_cookies
 from catenary.errors import AuthError
+
+from .support import connection
 
 JWT = "aaaa.bbbb.cccc"
 

@@ -14,7 +14,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from jwt.algorithms import get_default_algorithms
 
-from auth.support import (
+from catenary.auth import JwtVerifier, jwks
+from catenary.errors import AuthError
+
+from .support import (
     NOW,
     OTHER_KEYS,
     PRIVATE_KEYS,
@@ -30,8 +33,6 @@ from auth.support import (
     raw_token,
     signed,
 )
-from catenary.auth import JwtVerifier, jwks
-from catenary.errors import AuthError
 
 
 @pytest.fixture

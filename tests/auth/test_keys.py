@@ -9,9 +9,10 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import dsa, ec, ed448, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
-from auth.support import NOW, PRIVATE_KEYS, SECRET, Clock, claims, pem, signed
 from catenary.auth import JwtVerifier
 from catenary.errors import AuthError, ConfigError
+
+from .support import NOW, PRIVATE_KEYS, SECRET, Clock, claims, pem, signed
 
 
 def test_exactly_one_kind_of_key_is_needed() -> None:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from auth.support import connection
 from catenary.auth import Origins, Standing
 from catenary.errors import AuthError, CloseCode, ConfigError
+
+from .support import connection
 
 LISTED = Origins(["https://app.example", "http://localhost:3000", "https://[::1]:8443"])
 UNLISTED = Origins()

@@ -8,10 +8,11 @@ from typing import Any
 
 import pytest
 
-from auth.support import NOW, Clock
 from catenary.auth import Identity
 from catenary.errors import AuthError, LogUnavailable, UsageError
 from catenary.tickets import Purpose, Tickets
+
+from .support import NOW, Clock
 
 PURPOSES: list[Purpose] = ["ws", "sse"]
 ME = Identity(

@@ -15,7 +15,10 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from auth.support import (
+from catenary.auth import Identity, JwtVerifier, sign_token, tokens
+from catenary.errors import AuthError, ConfigError
+
+from .support import (
     NOW,
     OTHER_KEYS,
     PRIVATE_KEYS,
@@ -28,8 +31,6 @@ from auth.support import (
     raw_token,
     signed,
 )
-from catenary.auth import Identity, JwtVerifier, sign_token, tokens
-from catenary.errors import AuthError, ConfigError
 
 HEADER = b'{"alg":"HS256","typ":"JWT"}'
 NONE_HEADER = b'{"alg":"none","typ":"JWT"}'
