@@ -21,16 +21,20 @@ from __future__ import annotations
 import abc
 import secrets
 import threading
+import time
 from collections import deque
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from catenary.errors import LifecycleError, UsageError
 from catenary.eventlog.entry import Entry
 from catenary.eventlog.model import CancelOutcome, Claim, Durability, Page, RunInfo
-from catenary.eventlog.receipt import Receipt
+from catenary.eventlog.overdue import close_overdue_runs
+from catenary.eventlog.receipt import Receipt, wake
 from catenary.eventlog.seen import SeenWatch
 from catenary.eventlog.stream import HeldRun, Stream, Watcher
+from catenary.fold import RunState
 from catenary.grammar import OpenTool, Step
 from catenary.position import Position
 
@@ -54,7 +58,8 @@ class EventLog(abc.ABC):
     url: str
     durability: Durability
 
-    def __init__(self) -> None:
+    def __init__(self, *, clock: Callable[[], float] = time.time) -> None:
+        self._clock = clock
         self._lock = threading.RLock()
         self._is_stepping = False
         self._late: deque[tuple[Stream, Sequence[Entry]]] = deque()
@@ -100,18 +105,28 @@ class EventLog(abc.ABC):
                     self._accept_late()
                 self._is_stepping = False
 
+    @contextmanager
+    def _step(self) -> Iterator[None]:
+        """Change or look at state in one step: what a finalizer emits meanwhile comes after."""
+        with self._lock:
+            if self._is_stepping:
+                yield
+                return
+            self._is_stepping = True
+            try:
+                yield
+            finally:
+                self._accept_late()
+                self._is_stepping = False
+
     def append_all(self, stream: Stream, entries: Sequence[Entry]) -> list[Receipt]:
         """Accept several events of one log in one step: all, or none. Raises as ``append``."""
         with self._lock:
             if self._is_stepping:
                 self._late.append((stream, entries))
                 return [entry.receipt for entry in entries]
-            self._is_stepping = True
-            try:
+            with self._step():
                 return self._accept_all(stream, entries)
-            finally:
-                self._accept_late()
-                self._is_stepping = False
 
     def end_run(
         self,
@@ -133,12 +148,17 @@ class EventLog(abc.ABC):
     def _accept_late(self) -> None:
         while self._late:
             stream, entries = self._late.popleft()
+            # The calls that made them have returned: the receipts that they gave out tell.
+            given = [entry.receipt for entry in entries]
             try:
                 self._accept_all(stream, entries)
             except Exception as error:
-                # The call that made them has returned; their receipts tell.
-                for entry in entries:
-                    entry.receipt.fail(error)
+                for receipt in given:
+                    receipt.fail(error)
+                wake(given)
+            for entry, receipt in zip(entries, given, strict=True):
+                if entry.receipt is not receipt:
+                    entry.receipt.share(receipt)
 
     def _accept_all(self, stream: Stream, entries: Sequence[Entry]) -> list[Receipt]:
         new = [entry for entry in entries if not self._is_repeat(stream, entry)]
@@ -264,6 +284,14 @@ class EventLog(abc.ABC):
         """Return the runs that the log knows, oldest first."""
 
     @abc.abstractmethod
+    def folded(self, stream: Stream, run: HeldRun) -> RunState:
+        """
+        Return a run of this process folded so far, with what the intake still holds.
+
+        Called on any thread; it may block for the time of a read.
+        """
+
+    @abc.abstractmethod
     async def find_run(self, run_id: str) -> list[RunInfo]:
         """Return the runs with this id in any log: for operators, never for users."""
 
@@ -345,6 +373,19 @@ class EventLog(abc.ABC):
         """Return the furthest place that a client has acknowledged in the current term."""
 
     # Keeping
+
+    @abc.abstractmethod
+    def _held_streams(self) -> list[Stream]:
+        """Return at least the streams with runs that this process holds open."""
+
+    def expire_leases(self) -> None:
+        """
+        Close the runs whose producers are silent for longer than their lease.
+
+        Runs that go on after they were asked to stop are closed too.
+        """
+        for stream in self._held_streams():
+            close_overdue_runs(self, stream, int(self._clock() * 1000))
 
     @abc.abstractmethod
     async def erase(self, log_id: str, thread_id: str | None = None) -> int:

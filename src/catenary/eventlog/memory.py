@@ -21,7 +21,7 @@ from catenary.eventlog.receipt import wake
 from catenary.eventlog.retention import count_to_drop, erased_entry
 from catenary.eventlog.stream import HeldRun, Stream, Watcher
 from catenary.events import RUN_ENDS
-from catenary.fold import encode_state
+from catenary.fold import RunState, encode_state
 from catenary.grammar import Step
 from catenary.position import Position
 from catenary.record import Record, index_after, rest_after
@@ -47,11 +47,10 @@ class MemoryLog(EventLog):
         node_bytes: int = NODE_BYTES,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        super().__init__()
+        super().__init__(clock=clock)
         self.url = url
         self._retention = retention or Retention()
         self._node_bytes = node_bytes
-        self._clock = clock
         self._epoch = new_epoch()
         self._streams: OrderedDict[str, MemoryStream] = OrderedDict()
         self._expiring = ExpiringTable(clock)
@@ -115,12 +114,15 @@ class MemoryLog(EventLog):
         if drop:
             stream.drop(drop)
 
+    def _held_streams(self) -> list[Stream]:
+        return list(self._streams.values())
+
     # Reading
 
     async def watch(self, log_id: str, watcher: Watcher) -> Stream:
         """Begin to wake ``watcher``."""
         stream = self.stream(log_id)
-        with self._lock:
+        with self._step():
             stream.add_watcher(watcher)
         return stream
 
@@ -131,7 +133,7 @@ class MemoryLog(EventLog):
     async def locate(self, log_id: str, after: str) -> Position:
         """Turn a keyword or a position's text into a place."""
         stream = self.stream(log_id)
-        with self._lock:
+        with self._step():
             terms = stream.terms
             if after == "start":
                 return terms.start
@@ -160,7 +162,7 @@ class MemoryLog(EventLog):
     ) -> Page:
         """Return the next page after a place."""
         stream = self.stream(log_id)
-        with self._lock:
+        with self._step():
             gap = stream.terms.gap_after(after)
             place = gap.place if gap is not None else after
             last = stream.terms.last_of(place.epoch) or 0
@@ -206,7 +208,7 @@ class MemoryLog(EventLog):
         )
 
     def _infos(self, streams: Iterable[MemoryStream]) -> list[RunInfo]:
-        with self._lock:
+        with self._step():
             return [
                 self._info(stream, run)
                 for stream in streams
@@ -229,6 +231,12 @@ class MemoryLog(EventLog):
             and (info.is_open or not only_open)
         ]
 
+    def folded(self, stream: Stream, run: HeldRun) -> RunState:
+        """Return a run folded so far."""
+        assert isinstance(stream, MemoryStream)
+        with self._step():
+            return stream.fold_run(run).state
+
     async def find_run(self, run_id: str) -> list[RunInfo]:
         """Return the runs with this id."""
         return [info for info in self._infos(list(self._streams.values())) if info.run_id == run_id]
@@ -239,7 +247,7 @@ class MemoryLog(EventLog):
 
     async def unreported_runs(self, limit: int) -> list[RunInfo]:
         """Return ended runs that nobody was told of."""
-        with self._lock:
+        with self._step():
             found = [
                 info
                 for stream in list(self._streams.values())
@@ -249,7 +257,7 @@ class MemoryLog(EventLog):
 
     async def mark_reported(self, log_id: str, run_id: str) -> None:
         """Record that the application was told."""
-        with self._lock:
+        with self._step():
             self.stream(log_id).unreported.pop(run_id, None)
 
     async def _store_cancel(
@@ -259,7 +267,7 @@ class MemoryLog(EventLog):
         reason: str | None,
         by: str | None,
     ) -> tuple[CancelOutcome, list[Callable[[], None]]]:
-        with self._lock:
+        with self._step():
             run = self.stream(log_id).runs.get(run_id)
             if run is None or not run.first_seq:
                 return CancelOutcome.NOT_FOUND, []
@@ -272,7 +280,7 @@ class MemoryLog(EventLog):
 
     async def claim_command(self, log_id: str, command_id: str, digest: bytes) -> Claim:
         """Claim a message, once."""
-        with self._lock:
+        with self._step():
             return self.stream(log_id).commands.claim(command_id, digest, now=self._clock())
 
     async def reclaim_command(self, log_id: str, command_id: str) -> None:
@@ -280,27 +288,27 @@ class MemoryLog(EventLog):
 
     async def finish_command(self, log_id: str, command_id: str, reply: bytes) -> None:
         """Store the reply."""
-        with self._lock:
+        with self._step():
             self.stream(log_id).commands.finish(command_id, reply)
 
     async def put(self, key: str, value: bytes, ttl: float) -> None:
         """Keep a value."""
-        with self._lock:
+        with self._step():
             self._expiring.put(key, value, ttl)
 
     async def get(self, key: str) -> bytes | None:
         """Return a kept value."""
-        with self._lock:
+        with self._step():
             return self._expiring.get(key)
 
     async def take(self, key: str) -> bytes | None:
         """Return a kept value, once."""
-        with self._lock:
+        with self._step():
             return self._expiring.take(key)
 
     async def _store_seen(self, log_id: str, place: Position) -> None:
         stream = self.stream(log_id)
-        with self._lock:
+        with self._step():
             if place.epoch != stream.epoch or place.seq > stream.head:
                 return
             if stream.seen is None or stream.seen.epoch != place.epoch or place > stream.seen:
@@ -315,7 +323,7 @@ class MemoryLog(EventLog):
     async def erase(self, log_id: str, thread_id: str | None = None) -> int:
         """Erase a thread, or all."""
         stream = self.stream(log_id)
-        with self._lock:
+        with self._step():
             if thread_id is not None:
                 return stream.erase_thread(thread_id)
             count = stream.erase_all()
@@ -328,7 +336,7 @@ class MemoryLog(EventLog):
 
     async def new_term(self, log_id: str | None = None) -> int:
         """Begin a new term for one log, or all."""
-        with self._lock:
+        with self._step():
             chosen = list(self._streams.values()) if log_id is None else [self.stream(log_id)]
             for stream in chosen:
                 self._begin_term(stream)
@@ -336,16 +344,18 @@ class MemoryLog(EventLog):
 
     async def sweep(self) -> None:
         """Trim by age, compact what ended runs left, drop expired values."""
-        self._expiring.sweep()
+        self.expire_leases()
+        with self._step():
+            self._expiring.sweep()
         for stream in list(self._streams.values()):
-            with self._lock:
+            with self._step():
                 self._trim(stream)
                 stream.compact()
         self._shrink()
 
     def _shrink(self) -> None:
         """Bring the whole log under its limit: idle users' oldest events go first."""
-        with self._lock:
+        with self._step():
             excess = sum(stream.bytes_held for stream in self._streams.values()) - self._node_bytes
             idle_first = sorted(
                 self._streams.values(),

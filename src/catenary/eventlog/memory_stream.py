@@ -7,7 +7,7 @@ from collections import OrderedDict
 from catenary.eventlog.commands import CommandTable
 from catenary.eventlog.model import RunInfo
 from catenary.eventlog.retention import tombstone
-from catenary.eventlog.stream import Stream
+from catenary.eventlog.stream import HeldRun, Stream
 from catenary.eventlog.terms import Terms
 from catenary.fold import RunFold
 from catenary.position import Position
@@ -35,6 +35,15 @@ class MemoryStream(Stream):
     def oldest_open(self) -> int | None:
         """Return the first ``seq`` of the oldest open run."""
         return min((run.first_seq for run in self.runs.values() if run.is_open), default=None)
+
+    def fold_run(self, run: HeldRun) -> RunFold:
+        """Bring what is folded of a run up to the head."""
+        fold = run.fold = run.fold or RunFold()
+        through = max(fold.state.last_seq, run.first_seq - 1) if fold.is_begun else 0
+        for record in self.records[index_after(self.records, through) :]:
+            if record.run_id == run.run_id:
+                fold.apply(event_of(record))
+        return fold
 
     def drop(self, count: int) -> None:
         """Drop the oldest records; what open runs said in them stays folded."""

@@ -37,7 +37,7 @@ class Receipt:
         self._epoch = ""
         self._seq = 0
         self._failure: _Failure | None = None
-        self._waiters: list[_Waiter] | None = None
+        self._waiters: list[_Waiter | _Follower] | None = None
 
     @property
     def is_settled(self) -> bool:
@@ -74,7 +74,7 @@ class Receipt:
                 )
         return self._outcome()
 
-    def _add(self, waiter: _Waiter) -> None:
+    def _add(self, waiter: _Waiter | _Follower) -> None:
         # The waiter is in place before the caller looks again, and settling publishes the
         # outcome before it looks for waiters: one of the two always sees the other.
         if self._waiters is None:
@@ -86,6 +86,13 @@ class Receipt:
             self._failure.heard = True
             raise self._failure.error
         return Position(self._epoch, self._seq)
+
+    def share(self, other: Receipt) -> None:
+        """Give ``other``, which was handed out already, the outcome of this receipt."""
+        follower = _Follower(self, other)
+        self._add(follower)
+        if self.is_settled:
+            follower.event.set()
 
     def commit(self, epoch: str, seq: int) -> None:
         """Record that the log has the event. Called by the log; then :func:`wake`."""
@@ -120,6 +127,28 @@ class _Waiter:
         self.loop = loop
         self.future = loop.create_future() if loop is not None else None
         self.event = threading.Event() if loop is None else _NEVER
+
+
+class _Follower:
+    """A waiter that passes the outcome on to a second receipt."""
+
+    __slots__ = ("_from", "_to")
+
+    loop = None
+    future = None
+
+    def __init__(self, source: Receipt, target: Receipt) -> None:
+        self._from = source
+        self._to = target
+
+    @property
+    def event(self) -> _Follower:
+        return self
+
+    def set(self) -> None:
+        self._to._epoch, self._to._failure = self._from._epoch, self._from._failure
+        self._to._seq = self._from._seq
+        wake((self._to,))
 
 
 _NEVER = threading.Event()

@@ -63,11 +63,13 @@ class HeldRun:
         "run_id",
         "started_at",
         "thread_id",
+        "user_id",
     )
 
     def __init__(self, run_id: str, thread_id: str | None) -> None:
         self.run_id = run_id
         self.thread_id = thread_id
+        self.user_id: str | None = None
         self.agent_name: str | None = None
         self.parent_run_id: str | None = None
         self.grammar = RunGrammar(run_id)
@@ -89,6 +91,7 @@ class HeldRun:
 
     def begin(self, event: WebSocketEvent) -> None:
         """Take over what the committed ``agent_started`` says."""
+        self.user_id = event.user_id
         self.agent_name = event.agent_name
         self.parent_run_id = event.parent_run_id
         self.thread_id = event.thread_id

@@ -1,0 +1,342 @@
+"""The writer's side of a SQLite log: opening, committing, upkeep, closing."""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from catenary.eventlog import sqlite_commands as commands
+from catenary.eventlog import sqlite_keeping as keeping
+from catenary.eventlog.base import new_epoch
+from catenary.eventlog.closing import ending_entries, producer_lost
+from catenary.eventlog.committer import CommittingLog
+from catenary.eventlog.committer_group import Batch, Group, Outcome
+from catenary.eventlog.committer_stream import CommitStream
+from catenary.eventlog.model import Durability, Retention
+from catenary.eventlog.receipt import Receipt
+from catenary.eventlog.sqlite_batch import place_of
+from catenary.eventlog.sqlite_holder import FileHolder
+from catenary.eventlog.sqlite_opening import (
+    LeftRun,
+    last_heard,
+    left_runs,
+    note_closing,
+    note_opening,
+)
+from catenary.eventlog.sqlite_readers import Readers
+from catenary.eventlog.sqlite_schema import errors_of, open_writer
+from catenary.eventlog.sqlite_state import SqliteStream, create_log, find_log
+from catenary.eventlog.sqlite_transaction import Transaction
+from catenary.eventlog.stream import HeldRun
+from catenary.grammar import Step
+
+PATIENCE = 5.0
+
+_CHECKPOINT_BYTES = 4 * 1024 * 1024
+"""How much may be in the write-ahead log before it is written back, in the middle of work."""
+
+_WAL_LIMIT_BYTES = 64 * 1024 * 1024
+_IDLE_SECONDS = 1.0
+_RUNS_A_TRANSACTION = 200
+_COMPACT_STEPS = 4
+
+
+class SqliteWriter(CommittingLog):
+    """What runs on the writer's thread of a SQLite log."""
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        url: str,
+        durability: Durability,
+        retention: Retention | None,
+        patience: float,
+        clock: Callable[[], float] = time.time,
+        **limits: int,
+    ) -> None:
+        super().__init__(url=url, clock=clock, **limits)
+        self.path = path
+        self.durability = durability
+        self._retention = retention or Retention()
+        self._slack = max(16, self._retention.events // 16)
+        self._patience = patience
+        self._holder_file = FileHolder(path)
+        self._connection: sqlite3.Connection | None = None
+        self._readers: Readers | None = None
+        self._producer = 0
+        self._unsure: tuple[list[Batch], Outcome] | None = None
+        self._touched: set[SqliteStream] = set()
+        self._seen_since: set[SqliteStream] = set()
+        self._wal_growth = 0
+        self._is_scrub_due = False
+        self._swept = 0
+
+    def _new_stream(self, log_id: str) -> SqliteStream:
+        return SqliteStream(log_id)
+
+    def stream(self, log_id: str) -> SqliteStream:
+        """Return the stream of a log."""
+        stream = super().stream(log_id)
+        assert isinstance(stream, SqliteStream)
+        return stream
+
+    # Opening and closing
+
+    def _open_store(self) -> None:
+        with errors_of(self.path):
+            self._holder_file.acquire(self._patience)
+            self._connection = open_writer(self.path, self.durability)
+            with self._step():
+                streams = list(self._streams.values())
+                for stream in streams:
+                    stream.is_loaded = False
+            with self._transaction() as transaction:
+                opening = note_opening(transaction.connection, self.durability)
+                self._producer = opening.producer
+            if opening.needs_new_terms:
+                self._begin_all_terms()
+            self._load([stream for stream in streams if stream.watchers or stream.open_runs])
+            self._take_over_runs()
+        self._readers = Readers(self.path)
+
+    def _close_store(self) -> None:
+        readers, self._readers = self._readers, None
+        if readers is not None:
+            readers.close()
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            self._close_connection(connection, is_complete=readers is not None)
+        self._holder_file.release()
+
+    def _close_connection(self, connection: sqlite3.Connection, *, is_complete: bool) -> None:
+        try:
+            if is_complete:
+                connection.execute("BEGIN IMMEDIATE")
+                self._store_seen_places(connection)
+                note_closing(connection)
+                connection.execute("COMMIT")
+                connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        except sqlite3.Error as error:
+            self._note_problem(error)
+        finally:
+            with suppress(sqlite3.Error):
+                connection.close()
+
+    @property
+    def _writing(self) -> sqlite3.Connection:
+        assert self._connection is not None
+        return self._connection
+
+    # Transactions
+
+    @contextmanager
+    def _transaction(self) -> Iterator[Transaction]:
+        """Give a transaction that commits at the end; what follows in memory is the caller's."""
+        connection = self._writing
+        transaction = Transaction(
+            connection,
+            holder=self.holder,
+            producer=self._producer,
+            now_ms=int(self._clock() * 1000),
+        )
+        connection.execute("BEGIN IMMEDIATE")
+        try:
+            yield transaction
+            transaction.flush()
+            connection.execute("COMMIT")
+        except BaseException:
+            with suppress(sqlite3.Error):
+                if connection.in_transaction:
+                    connection.execute("ROLLBACK")
+            raise
+        self._wal_growth += transaction.written_bytes
+
+    def _commit(self, group: Group) -> Outcome:
+        with errors_of(self.path):
+            if self._unsure is not None and self._unsure[0] is group.batches:
+                outcome = self._unsure[1]
+                if self._is_stored(group.batches, outcome):
+                    outcome.results.clear()
+                    return outcome
+            self._load(group.streams())
+            with self._transaction() as transaction:
+                for batch in group.batches:
+                    transaction.append_batch(batch)
+                transaction.flush()
+                for work in group.works:
+                    transaction.outcome.results.append((work, work.act(transaction)))
+                self._store_seen_places(transaction.connection)
+                self._unsure = (group.batches, transaction.outcome)
+            self._unsure = None
+        self._touched.update(transaction.streams)
+        return transaction.outcome
+
+    def _is_stored(self, batches: list[Batch], outcome: Outcome) -> bool:
+        """Whether a transaction whose outcome was not learned has been committed."""
+        numbers = {batch.stream: batch.number for batch in batches}
+        for stream, _, record in reversed(outcome.appended):
+            assert isinstance(stream, SqliteStream)
+            row = self._writing.execute(
+                "SELECT producer, number FROM batches WHERE place >= ? AND place < ? "
+                "ORDER BY place LIMIT 1",
+                (place_of(stream.number, record.seq), place_of(stream.number + 1, 0)),
+            ).fetchone()
+            return bool(row == (self._producer, numbers.get(stream)))
+        return False
+
+    def _finish(self, transaction: Transaction) -> None:
+        """Let follow in memory what the writer committed on its own account."""
+        self._settle(Group([], []), transaction.outcome)
+
+    # Loading
+
+    def _load(self, streams: Iterable[CommitStream]) -> None:
+        """Load streams before anything is committed for them; new logs get their first term."""
+        missing = []
+        for stream in streams:
+            if not stream.is_loaded and not self._show(self._writing, stream):
+                missing.append(stream)
+        if missing:
+            with self._transaction() as transaction:
+                for stream in set(missing):
+                    create_log(transaction.connection, stream.log_id)
+            for stream in missing:
+                self._show(self._writing, stream)
+
+    def _show(self, connection: sqlite3.Connection, stream: CommitStream) -> bool:
+        assert isinstance(stream, SqliteStream)
+        stored = find_log(connection, stream.log_id)
+        if stored is not None:
+            with self._step():
+                stream.show(stored)
+        return stored is not None
+
+    def _loaded_within(self, connection: sqlite3.Connection, log_id: str) -> SqliteStream:
+        """Return a stream whose log exists, loaded, within a transaction that has not changed it."""
+        stream = self.stream(log_id)
+        if not stream.is_loaded:
+            self._show(connection, stream)
+        return stream
+
+    # Predecessors
+
+    def _all_log_ids(self) -> list[str]:
+        return [row[0] for row in self._writing.execute("SELECT log_id FROM logs")]
+
+    def _begin_all_terms(self) -> None:
+        with self._transaction() as transaction:
+            for log_id in self._all_log_ids():
+                self._begin_term(transaction, self._loaded_within(self._writing, log_id))
+        self._finish(transaction)
+
+    def _begin_term(self, transaction: Transaction, stream: SqliteStream) -> None:
+        transaction.flush()
+        transaction.state(stream).terms.begin(new_epoch())
+        transaction.save(stream)
+
+    def _take_over_runs(self) -> None:
+        """Close the runs of processes that are gone, and hold those that have a lease."""
+        runs = list(left_runs(self._writing, self.holder))
+        for run in runs:
+            if run.lease is not None:
+                self._hold(run)
+        lost = [run for run in runs if run.lease is None]
+        for begin in range(0, len(lost), _RUNS_A_TRANSACTION):
+            with self._transaction() as transaction:
+                for run in lost[begin : begin + _RUNS_A_TRANSACTION]:
+                    self._close_run(transaction, run)
+            self._finish(transaction)
+
+    def _close_run(self, transaction: Transaction, run: LeftRun) -> None:
+        stream = self._loaded_within(self._writing, run.log_id)
+        _, heard = last_heard(self._writing, run)
+        end = producer_lost(run.holder, heard)
+        entries = ending_entries(run.envelope, run.tools, end, at=transaction.now_ms)
+        transaction.append(stream, entries)
+        transaction.flush()
+
+    def _hold(self, left: LeftRun) -> None:
+        stream = self._loaded_within(self._writing, left.log_id)
+        run_id = left.envelope.run_id or ""
+        run = HeldRun(run_id, left.envelope.thread_id)
+        run.grammar.admit(Step.START)
+        run.grammar.open_tools = dict(left.tools)
+        run.user_id, run.agent_name = left.envelope.user_id, left.envelope.agent_name
+        run.parent_run_id = left.envelope.parent_run_id
+        run.lease, run.started_at, run.first_seq = left.lease, left.started_at, left.first_seq
+        run.last_seq, run.last_at = last_heard(self._writing, left)
+        if left.cancel_requested_at is not None:
+            run.request_cancel(left.cancel_requested_at, left.cancel_reason, left.cancel_by)
+        keys = self._writing.execute(
+            "SELECT key, digest, epoch, seq FROM keys WHERE log = ? ORDER BY seq", (stream.number,)
+        ).fetchall()
+        with self._step():
+            if stream.runs.setdefault(run_id, run) is run:
+                stream.open_runs.add(run_id)
+            self._busy[stream.log_id] = stream
+            for key, digest, epoch, seq in keys:
+                if key not in stream.keys:
+                    receipt = Receipt()
+                    receipt.commit(epoch, seq)
+                    stream.remember_key(key, digest, receipt)
+
+    # Upkeep
+
+    def _probe(self, transaction: Transaction) -> None:
+        transaction.connection.execute(
+            "INSERT OR REPLACE INTO meta (name, value) VALUES ('probe', ?)", (transaction.now_ms,)
+        )
+
+    def _store_seen_places(self, connection: sqlite3.Connection) -> None:
+        if not self._seen_since:
+            return
+        with self._step():
+            streams, self._seen_since = self._seen_since, set()
+            places = [(*stream.seen, stream.number) for stream in streams if stream.seen]
+        connection.executemany("UPDATE logs SET seen_epoch = ?, seen_seq = ? WHERE log = ?", places)
+
+    def _upkeep(self, *, is_idle: bool) -> float | None:
+        with errors_of(self.path):
+            self._trim_touched()
+            if self._is_scrub_due or self._wal_growth > (0 if is_idle else _CHECKPOINT_BYTES):
+                self._checkpoint()
+        return _IDLE_SECONDS if self._wal_growth else None
+
+    def _trim_touched(self) -> None:
+        touched, self._touched = self._touched, set()
+        kept = self._retention
+        over = [
+            stream
+            for stream in touched
+            if stream.state.events > kept.events + self._slack or stream.state.bytes > kept.bytes
+        ]
+        if over:
+            with self._transaction() as transaction:
+                for stream in over:
+                    keeping.trim(transaction, stream, kept)
+            self._finish(transaction)
+
+    def _checkpoint(self) -> None:
+        """Write the write-ahead log back; it is emptied where that must or should be."""
+        wal = self.path.with_name(self.path.name + "-wal")
+        is_emptied = self._is_scrub_due or wal.stat().st_size > _WAL_LIMIT_BYTES
+        mode = "TRUNCATE" if is_emptied else "PASSIVE"
+        is_busy = self._writing.execute(f"PRAGMA wal_checkpoint({mode})").fetchone()[0]
+        if not is_busy:
+            self._is_scrub_due = False
+            self._wal_growth = 0
+
+    def _sweep(self, transaction: Transaction) -> None:
+        """Do a slice of the upkeep that nothing else causes."""
+        connection = transaction.connection
+        commands.expire(connection, self._clock())
+        keeping.expire_keys(transaction)
+        self._swept = keeping.trim_old(
+            transaction, self._loaded_within, self._retention, after=self._swept
+        )
+        keeping.compact_runs(transaction, self._loaded_within, _COMPACT_STEPS)
