@@ -135,10 +135,10 @@ def test_closing_from_another_thread() -> None:
         client.close()
         client.close()
         assert iterating.result(5) == []
-        with pytest.raises(CommandFailed, match="closed"):
-            sending.result(5)
-        with pytest.raises(UsageError, match="while it is open"):
-            client.ping()
+        for call in (sending.result, client.ping, client.report_position):
+            with pytest.raises(CommandFailed, match="closed"):
+                call()
+        assert list(client) == []
     assert "catenary client" not in {thread.name for thread in threading.enumerate()}
 
 

@@ -9,6 +9,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from catenary.client.client import Client
+from catenary.client.errors import CommandFailed
 from catenary.client.loop_thread import LoopThread
 from catenary.client.messages import Connected
 from catenary.client.state import State, Stats
@@ -43,7 +44,6 @@ class BlockingClient:
         self._thread: LoopThread | None = None
         self._next: concurrent.futures.Future[WebSocketEvent | None] | None = None
         self._iterating = threading.Lock()
-        self._is_closed = False
 
     def __enter__(self) -> Self:
         self.open()
@@ -55,7 +55,7 @@ class BlockingClient:
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        if exc_type is None and not self._is_closed:
+        if exc_type is None and not self._opened.is_stopped:
             self.handled()
         self.close()
 
@@ -73,7 +73,6 @@ class BlockingClient:
         try:
             self._thread.run(self._client.open())
         except BaseException:
-            self._is_closed = True
             self._thread.stop(_nothing())
             raise
 
@@ -85,7 +84,6 @@ class BlockingClient:
             UsageError: In a function given to the client.
         """
         self._opened.stop(self._client.close())
-        self._is_closed = True
 
     def __iter__(self) -> Iterator[WebSocketEvent]:
         return self
@@ -193,7 +191,10 @@ class BlockingClient:
             # A question that was left unanswered, by a timeout or Ctrl-C, is
             # taken up again: cancelling it might lose the event that answers it.
             if self._next is None:
-                self._next = self._opened.submit(self._anext())
+                try:
+                    self._next = self._opened.submit(self._anext())
+                except CommandFailed:
+                    return None  # the client is closed
             done, _ = concurrent.futures.wait([self._next], timeout)
             if not done:
                 raise TimeoutError(f"no event within {timeout} s")

@@ -33,23 +33,23 @@ class LoopThread:
         Have a coroutine run.
 
         Raises:
-            UsageError: If the thread is stopped, or this is it: it would wait for itself.
+            CommandFailed: With ``closed``, if the thread is stopped.
+            UsageError: In this thread itself, which would wait for itself.
         """
         with self._lock:
             if self._accepts and not self._is_current:
                 return asyncio.run_coroutine_threadsafe(coroutine, self._loop)
         coroutine.close()
-        raise UsageError(
-            "a blocking client is used while it is open (with BlockingClient(...) as client), "
-            "and not by the functions given to it"
-        )
+        if self._is_current:
+            raise UsageError("a function given to a blocking client cannot wait for it")
+        raise CommandFailed("closed", "the client is closed")
 
     def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
         """
         Have a coroutine run, and wait for its end.
 
         Raises:
-            CommandFailed: With ``closed``, if the thread was stopped meanwhile.
+            CommandFailed: With ``closed``, if the thread is stopped, also meanwhile.
             UsageError: As :meth:`submit` does.
         """
         return _result(self.submit(coroutine))
@@ -75,6 +75,11 @@ class LoopThread:
             _result(asyncio.run_coroutine_threadsafe(last, self._loop))
         finally:
             self._end()
+
+    @property
+    def is_stopped(self) -> bool:
+        """Whether nothing more is accepted."""
+        return not self._accepts
 
     @property
     def _is_current(self) -> bool:
