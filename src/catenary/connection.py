@@ -30,6 +30,7 @@ from catenary.session import (
     gap_frame,
     heartbeat_frame,
 )
+from catenary.transport import Transport
 from catenary.wires.native import event_frame
 
 if TYPE_CHECKING:
@@ -97,6 +98,8 @@ class Connection:
         self.session = session
         self._on_message = on_message
         self._on_closed = on_closed
+        self.transport: Transport
+        """Set before the first byte can come or go: with the takeover."""
         self.identity: Identity | None = None
         self.log_id = ""
         self.thread_ids: Collection[str] | None = None

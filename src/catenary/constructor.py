@@ -10,6 +10,7 @@ import msgspec
 from catenary.manager import WebSocketManager
 
 T = TypeVar("T")
+S = TypeVar("S", bound=msgspec.Struct)
 
 _ARGUMENTS = ("websocket_manager", "redis_client", "db_session", "logger", "config")
 _MEANT = {"websocket": "websocket_manager", "manager": "websocket_manager",
@@ -19,7 +20,7 @@ _MEANT = {"websocket": "websocket_manager", "manager": "websocket_manager",
 
 def checked_manager(
     manager: object, unknown: Mapping[str, object]
-) -> WebSocketManager | Callable[[], Any]:
+) -> WebSocketManager | Callable[[], WebSocketManager]:
     """
     Return an injected manager, or the getter that will give one.
 
@@ -82,7 +83,7 @@ def checked_optional(name: str, value: object, kind: type[T], default: T) -> T:
     return value
 
 
-def checked_config(config: object, kind: type[T]) -> T:
+def checked_config(config: object, kind: type[S]) -> S:
     """
     Return a configuration from an instance or a mapping.
 

@@ -107,9 +107,10 @@ class MessageHandlerService:
     @property
     def manager(self) -> WebSocketManager:
         """The manager; a lazy one is got with the first use."""
-        if not isinstance(self._manager_or_getter, WebSocketManager):
-            self._manager_or_getter = checked_manager(self._manager_or_getter(), {})
-        return self._manager_or_getter
+        manager = self._manager_or_getter
+        if not isinstance(manager, WebSocketManager):
+            manager = self._manager_or_getter = manager()
+        return manager
 
     @property
     def running_sync(self) -> int:

@@ -107,8 +107,12 @@ class Supervisor:
     async def _in_thread(self, run: Run, agent: Callable[..., Any], args: tuple[Any, ...]) -> None:
         context = contextvars.copy_context()
         loop = asyncio.get_running_loop()
+
+        def work() -> None:
+            context.run(_run_sync, run, agent, args)
+
         # The thread outlives a cancelled wait: the run's own interrupt stops it at its next verb.
-        await loop.run_in_executor(self._executor(), context.run, _run_sync, run, agent, args)
+        await loop.run_in_executor(self._executor(), work)
 
     def _executor(self) -> ThreadPoolExecutor:
         with self._pool_lock:
