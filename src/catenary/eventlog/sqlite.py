@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import sqlite3
 import time
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
@@ -351,13 +351,12 @@ class SqliteLog(SqliteWriter):
         streams = [await self._loaded(log_id)] if log_id is not None else []
 
         def begin(transaction: Transaction) -> int:
-            chosen: Iterable[SqliteStream] = streams or [
+            chosen = streams or [
                 self._loaded_within(transaction.connection, other) for other in self._all_log_ids()
             ]
-            count = 0
-            for count, stream in enumerate(chosen, 1):
+            for stream in chosen:
                 self._begin_term(transaction, stream)
-            return count
+            return len(chosen)
 
         return await self._do(begin, *streams)
 
@@ -369,7 +368,9 @@ class SqliteLog(SqliteWriter):
 
     def statistics(self) -> dict[str, Any]:
         """Return counters and sizes, of the logs that this process holds and of the file."""
-        streams = [stream for stream in list(self._streams.values()) if stream.is_loaded]
+        streams = [
+            stream for stream in list(self._streams.values()) if isinstance(stream, SqliteStream)
+        ]
         return super().statistics() | {
             "events_held": sum(stream.state.events for stream in streams),
             "bytes_held": sum(stream.state.bytes for stream in streams),

@@ -72,7 +72,7 @@ class BatchRow(NamedTuple):
     last_seq: int
     at: int
     events: int
-    bytes: int
+    size_bytes: int
     body: bytes
 
 

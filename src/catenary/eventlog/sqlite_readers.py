@@ -44,7 +44,7 @@ class Readers:
             LogUnavailable: The file cannot be read now, or was closed.
         """
         try:
-            future = self._threads.submit(self.run_here, read, *args, **kwargs)
+            future = self._threads.submit(lambda: self.run_here(read, *args, **kwargs))
         except RuntimeError:
             raise LogUnavailable(f"{self._path} was closed meanwhile") from None
         return await asyncio.wrap_future(future)

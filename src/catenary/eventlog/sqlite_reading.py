@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 from catenary.eventlog.model import Page
 from catenary.eventlog.sqlite_batch import place_of, unpack
-from catenary.eventlog.sqlite_state import log_of
+from catenary.eventlog.sqlite_state import terms_of
 from catenary.position import Position
 from catenary.record import Record, rest_after
 
@@ -51,7 +51,7 @@ def read_page(
 ) -> Page:
     """Return the next page after a place, as ``EventLog.read`` says."""
     with snapshot(connection):
-        terms = log_of(connection, log).terms
+        terms = terms_of(connection, log)
         gap = terms.gap_after(after)
         start = gap.place if gap is not None else after
         last = terms.last_of(start.epoch) or 0
@@ -75,7 +75,7 @@ def read_page(
 def locate(connection: sqlite3.Connection, log: int, after: str) -> Position | None:
     """Turn a keyword or a position's text into a place; None if it proves a loss."""
     with snapshot(connection):
-        terms = log_of(connection, log).terms
+        terms = terms_of(connection, log)
         if after == "start":
             return terms.start
         if after == "now":

@@ -179,7 +179,7 @@ def _check_format(connection: sqlite3.Connection, path: Path) -> bool:
         return True
     if application != _APPLICATION_ID:
         raise ConfigError(f"{path} is a SQLite file of another program; name another file")
-    if version > FORMAT:
+    if int(version) > FORMAT:
         raise ConfigError(
             f"{path} has format {version}, and this version of catenary reads up to {FORMAT}: "
             "upgrade catenary, or name another file"

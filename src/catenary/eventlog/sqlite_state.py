@@ -61,33 +61,41 @@ class StoredLog(NamedTuple):
     seen: Position | None
 
 
-_COLUMNS = "log, epoch, former, head, first, events, bytes, seen_epoch, seen_seq"
+_BY_ID = (
+    "SELECT log, epoch, former, head, first, events, bytes, seen_epoch, seen_seq "
+    "FROM logs WHERE log_id = ?"
+)
+_TERMS = "SELECT epoch, former, head, first FROM logs WHERE log = ?"
+# A log's row is as old as its last upkeep: what was appended since is in the batches.
+_SINCE = "FROM batches WHERE place > ? AND place < ?"
+_LAST = f"SELECT place {_SINCE} ORDER BY place DESC LIMIT 1"
+_SIZES = f"SELECT total(events), total(bytes) {_SINCE}"
 
 
 def find_log(connection: sqlite3.Connection, log_id: str) -> StoredLog | None:
     """Return what is stored of a log; None if there is none."""
-    row = connection.execute(f"SELECT {_COLUMNS} FROM logs WHERE log_id = ?", (log_id,)).fetchone()
-    return _stored(connection, row) if row is not None else None
-
-
-def log_of(connection: sqlite3.Connection, number: int) -> LogState:
-    """Return the state of a log that exists."""
-    row = connection.execute(f"SELECT {_COLUMNS} FROM logs WHERE log = ?", (number,)).fetchone()
-    return _stored(connection, row).state
-
-
-def _stored(connection: sqlite3.Connection, row: tuple[object, ...]) -> StoredLog:
+    row = connection.execute(_BY_ID, (log_id,)).fetchone()
+    if row is None:
+        return None
     number, epoch, former, head, first, events, bytes_, seen_epoch, seen_seq = row
-    # The row is as old as the log's last upkeep: what was appended since is in the batches.
-    place, more, more_bytes = connection.execute(
-        "SELECT max(place), sum(events), sum(bytes) FROM batches WHERE place > ? AND place < ?",
-        (place_of(number, head), place_of(number + 1, 0)),
-    ).fetchone()
-    terms = Terms(epoch, seq_of(place) if place else head, first, _decode_terms(former))
+    since = (place_of(number, head), place_of(number + 1, 0))
+    more_events, more_bytes = connection.execute(_SIZES, since).fetchone()
+    terms = Terms(epoch, _last(connection, since, head), first, _decode_terms(former))
     seen = Position(seen_epoch, seen_seq) if seen_epoch == epoch else None
-    return StoredLog(
-        number, LogState(terms, events + (more or 0), bytes_ + (more_bytes or 0)), seen
-    )
+    state = LogState(terms, events + int(more_events), bytes_ + int(more_bytes))
+    return StoredLog(number, state, seen)
+
+
+def terms_of(connection: sqlite3.Connection, number: int) -> Terms:
+    """Return the terms of a log that exists."""
+    epoch, former, head, first = connection.execute(_TERMS, (number,)).fetchone()
+    since = (place_of(number, head), place_of(number + 1, 0))
+    return Terms(epoch, _last(connection, since, head), first, _decode_terms(former))
+
+
+def _last(connection: sqlite3.Connection, since: tuple[int, int], head: int) -> int:
+    row = connection.execute(_LAST, since).fetchone()
+    return seq_of(row[0]) if row is not None else head
 
 
 def create_log(connection: sqlite3.Connection, log_id: str) -> StoredLog:

@@ -116,7 +116,7 @@ class Transaction:
         state = self.state(stream)
         for row in rows:
             state.events += row.events
-            state.bytes += row.bytes
+            state.bytes += row.size_bytes
             self.written_bytes += len(row.body) + _PAGE_BYTES
             self._rows.append(
                 (
@@ -126,7 +126,7 @@ class Transaction:
                     self._producer,
                     number,
                     row.events,
-                    row.bytes,
+                    row.size_bytes,
                     row.body,
                 )
             )

@@ -7,7 +7,6 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
 
 from catenary.eventlog import sqlite_commands as commands
 from catenary.eventlog import sqlite_keeping as keeping
@@ -197,13 +196,14 @@ class SqliteWriter(CommittingLog):
 
     def _load(self, streams: Iterable[CommitStream]) -> None:
         """Load streams before anything is committed for them; new logs get their first term."""
-        missing = []
-        for stream in streams:
-            if not stream.is_loaded and not self._show(self._writing, stream):
-                missing.append(stream)
+        missing = {
+            stream
+            for stream in streams
+            if not stream.is_loaded and not self._show(self._writing, stream)
+        }
         if missing:
             with self._transaction() as transaction:
-                for stream in set(missing):
+                for stream in missing:
                     create_log(transaction.connection, stream.log_id)
             for stream in missing:
                 self._show(self._writing, stream)
