@@ -11,7 +11,7 @@ from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIO
 
 from catenary.serving.http_protocol import HTTPProtocol
 from catenary.serving.websocket import WebSocketProtocol
-from serving.sockets import (
+from tests.serving.sockets import (
     PATIENCE,
     Peer,
     TakeoverApp,
@@ -193,8 +193,8 @@ async def test_headers_at_the_limit_and_long_bodies_pass() -> None:
 async def test_pipelined_requests_count_each_for_themselves() -> None:
     async with serving(hello, http=SmallProtocol) as server:
         peer = await Peer.connect(server)
-        peer.send(GET * 50 + GET[:5])
-        for _ in range(50):
+        peer.send(GET * 100 + GET[:5])
+        for _ in range(100):
             assert (await peer.response()).status == 200
         peer.send(GET[5:])
         assert (await peer.response()).status == 200
@@ -295,7 +295,7 @@ async def test_no_timer_file_or_object_is_left_when_connections_end() -> None:
         gc.collect()
         gc.disable()
         try:
-            files = open_files()
+            files, objects = open_files(), living(WebSocketProtocol, HTTPProtocol)
             for data in (b"", GET[:9], request(), b"nonsense\r\n\r\n"):
                 peer = await Peer.connect(server)
                 peer.send(data)
@@ -303,7 +303,7 @@ async def test_no_timer_file_or_object_is_left_when_connections_end() -> None:
                 peer.close()
             await server.until_idle()
             await until(lambda: open_files() == files)
-            await until(lambda: living(WebSocketProtocol, HTTPProtocol) == 0)
+            await until(lambda: living(WebSocketProtocol, HTTPProtocol) == objects)
             assert not [
                 timer
                 for timer in gc.get_objects()

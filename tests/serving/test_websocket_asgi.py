@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from collections.abc import AsyncIterator
 from typing import Annotated, Any
 
@@ -20,11 +21,13 @@ from websockets.frames import Opcode
 
 from catenary.errors import UsageError
 from catenary.serving.websocket import WebSocketProtocol
-from serving.sockets import (
+from catenary.serving.websocket_keepalive import Keepalive
+from tests.serving.sockets import (
     PATIENCE,
     Peer,
     Recorder,
     closing,
+    living,
     masked,
     request,
     serving,
@@ -429,6 +432,37 @@ async def test_a_silent_peer_is_pinged_and_then_closed_with_1011() -> None:
         assert await peer.frame() == (Opcode.PING, b"")
         assert await peer.close_frame() == (1011, "keepalive ping timeout")
         await server.until_idle()
+
+
+async def test_a_busy_application_is_not_taken_for_a_silent_peer() -> None:
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        socket = WebSocket(scope, receive, send)
+        await socket.accept()
+        await asyncio.sleep(0.4)
+        for _ in range(2):
+            await socket.send_text(await socket.receive_text())
+
+    async with serving(app, ws_ping_interval=0.05, ws_ping_timeout=0.05) as server:
+        peer = await Peer.open(server)
+        peer.send(text("one") + text("two"))
+        while (await peer.frame())[0] is Opcode.PING:
+            peer.send(masked(Opcode.PONG, b""))
+        assert await peer.message() == "two"
+
+
+async def test_the_pings_end_with_the_connection() -> None:
+    async with serving(echo, ws_ping_interval=1000) as server:
+        gc.collect()
+        gc.disable()
+        try:
+            before = living(Keepalive, WebSocketProtocol)
+            peer = await Peer.open(server)
+            assert living(Keepalive, WebSocketProtocol) == before + 2
+            peer.abort()
+            await server.until_idle()
+            await until(lambda: living(Keepalive, WebSocketProtocol) == before)
+        finally:
+            gc.enable()
 
 
 # Frameworks.

@@ -19,7 +19,7 @@ from catenary.serving.websocket import WebSocketProtocol
 from catenary.serving.websocket_asgi import Conversation
 from catenary.serving.websocket_frames import TEXT, frame
 from catenary.serving.websocket_inbound import Inbound
-from serving.sockets import (
+from tests.serving.sockets import (
     ACCEPT,
     PATIENCE,
     Peer,
@@ -244,13 +244,13 @@ async def test_nothing_of_the_handshake_is_kept_after_the_endpoint_returned() ->
     gc.collect()
     gc.disable()
     try:
+        before = living(*KINDS)
         async with serving(marking) as server:
-            peer = await Peer.open(server)
+            await Peer.open(server)
             await until(lambda: not server.state.tasks)
             await until(lambda: markers[0]() is None)
-            assert living(Conversation, HTTPProtocol) == 0
-            assert living(WebSocketProtocol) == 1
-            peer.close()
+            # The protocol itself, which is the receiver's transport now.
+            assert living(*KINDS) == before + 1
     finally:
         gc.enable()
 
@@ -378,6 +378,17 @@ async def test_a_violation_closes_with_its_code_which_the_peer_gets_to_see(
         assert [end[0] for end in app.only.ends] == [code]
 
 
+async def test_a_violation_is_told_to_a_peer_that_goes_on_sending() -> None:
+    app = TakeoverApp()
+    async with serving(app) as server:
+        peer = await Peer.open(server)
+        peer.send(masked(Opcode.BINARY, b"x" * 20_000_000))
+        assert (await peer.close_frame())[0] == 1009
+        peer.close()
+        await server.until_idle()
+        assert app.only.messages == []
+
+
 async def test_a_message_of_exactly_the_limit_is_received() -> None:
     app = TakeoverApp()
     async with serving(app) as server:
@@ -405,6 +416,22 @@ async def test_a_receiver_that_raises_is_logged_and_closed_with_1011(
         assert [end[0] for end in app.only.ends] == [1011]
     assert "Traceback" in caplog.text
     assert "on purpose" in caplog.text
+
+
+async def test_a_receiver_that_closes_gets_nothing_more_of_what_came_together() -> None:
+    class Closing(Recorder):
+        def message_received(self, message: str | bytes) -> None:
+            super().message_received(message)
+            self.socket.close(4500, "enough")
+
+    app = TakeoverApp(Closing)
+    async with serving(app) as server:
+        peer = await Peer.open(server)
+        peer.send(text("one") + text("two"))
+        assert await peer.close_frame() == (4500, "enough")
+        peer.send(text("three") + closing(4500))
+        await until(lambda: app.only.ends == [(4500, "enough")])
+        assert app.only.messages == ["one"]
 
 
 # Flow.
@@ -530,6 +557,16 @@ def closing_payload(code: int | None = None, reason: str = "") -> bytes:
     return b"" if code is None else code.to_bytes(2, "big") + reason.encode()
 
 
+async def test_a_close_inside_a_fragmented_message_is_answered_as_any_other() -> None:
+    app = TakeoverApp()
+    async with serving(app) as server:
+        peer = await Peer.open(server)
+        peer.send(masked(Opcode.TEXT, b"half", fin=False) + closing(1000))
+        assert await peer.close_frame() == (1000, "")
+        await until(lambda: app.only.ends == [(1000, "")])
+        assert app.only.messages == []
+
+
 async def test_an_answer_to_the_last_message_is_sent_before_the_close_is_answered() -> None:
     class Echo(Recorder):
         def message_received(self, message: str | bytes) -> None:
@@ -563,6 +600,19 @@ async def test_our_close_follows_all_that_was_written_and_waits_for_the_answer()
         assert recorder.ends == [(4505, "é" * 61)]
         assert recorder.messages == []
         assert await peer.rest() == b""
+
+
+async def test_a_closing_that_was_completed_leaves_no_timer() -> None:
+    app = TakeoverApp()
+    async with serving(app) as server:
+        peer = await Peer.open(server)
+        recorder = await app.first()
+        recorder.socket.close(1000, "")
+        await peer.close_frame()
+        peer.send(closing(1000))
+        await until(lambda: recorder.ends)
+        timers = [found for found in gc.get_objects() if isinstance(found, asyncio.TimerHandle)]
+        assert not [timer for timer in timers if "abort" in repr(timer) and not timer.cancelled()]
 
 
 async def test_a_close_code_that_may_not_be_sent_is_refused_to_the_caller() -> None:

@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 from websockets.frames import Opcode
 
-from serving.sockets import Peer, TakeoverApp, closing, masked, request, serving, text, until
+from tests.serving.sockets import Peer, TakeoverApp, closing, masked, request, serving, text, until
 
 
 @pytest.fixture

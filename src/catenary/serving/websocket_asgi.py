@@ -154,6 +154,7 @@ class Conversation:
         self._leave(code, reason)
         if self._keepalive is not None:
             self._keepalive.stop()
+            self._keepalive = None
 
     # What the application calls.
 
