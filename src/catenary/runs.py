@@ -6,6 +6,7 @@ import asyncio
 import contextvars
 import logging
 import threading
+import weakref
 from collections.abc import Callable
 from types import TracebackType
 from typing import Any, Self
@@ -29,7 +30,10 @@ from catenary.voice import now_ms
 
 logger = logging.getLogger("catenary.runs")
 
-_current: contextvars.ContextVar[Run | None] = contextvars.ContextVar("catenary_run", default=None)
+# A weak reference: a context outlives its run, and a run that nobody holds must be collected.
+_current: contextvars.ContextVar[weakref.ref[Run] | None] = contextvars.ContextVar(
+    "catenary_run", default=None
+)
 
 
 def current_run() -> Run:
@@ -41,7 +45,8 @@ def current_run() -> Run:
     Raises:
         UsageError: Outside any run.
     """
-    run = _current.get()
+    reference = _current.get()
+    run = reference() if reference is not None else None
     if run is None:
         raise UsageError("current_run() works inside `async with emitter.run(…)` only")
     return run
@@ -82,7 +87,7 @@ class Run:
         self._takeover = takeover
         self._held: HeldRun | None = None
         self._interrupt: Interrupt | None = None
-        self._token: contextvars.Token[Run | None] | None = None
+        self._token: contextvars.Token[weakref.ref[Run] | None] | None = None
         self._result: Any = None
         self._usage: Any = None
         self._has_result = False
@@ -110,7 +115,7 @@ class Run:
                 continues_run_id=continues,
             )
             self._held = self.emitter.stream.runs[self.run_id]
-        self._token = _current.set(self)
+        self._token = _current.set(weakref.ref(self))
 
     def _watch(self, interrupt: Interrupt) -> None:
         self._interrupt = interrupt
