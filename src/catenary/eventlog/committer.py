@@ -117,6 +117,7 @@ class CommittingLog(IntakeLog):
         return life
 
     def _run(self, life: Life) -> None:
+        group = None
         try:
             if self._open_until_done(life):
                 while group := self._next(life):
@@ -124,7 +125,8 @@ class CommittingLog(IntakeLog):
                     self._keep_up(life, is_idle=False)
         except BaseException as error:
             logger.critical("the writer of %s failed", self.url, exc_info=True)
-            self._abandon_all(life, LogUnavailable(f"the writer of {self.url} failed: {error!r}"))
+            reason = LogUnavailable(f"the writer of {self.url} failed: {error!r}")
+            self._abandon_all(life, reason, group)
         finally:
             self._close_store()
             life.closed.set_result(None)
@@ -216,16 +218,19 @@ class CommittingLog(IntakeLog):
 
     def _fail_works(self, works: Sequence[Work[Any]], error: Exception) -> None:
         for work in works:
-            work.future.set_exception(error)
+            if not work.future.done():
+                work.future.set_exception(error)
 
-    def _abandon_all(self, life: Life, error: Exception) -> None:
+    def _abandon_all(self, life: Life, error: Exception, at_work: Group | None = None) -> None:
         with self._step():
             if self._life is life:
                 self._life = None
             group = self._take()
         life.note_attempt_failed(error)
-        self._fail_works(group.works, error)
-        self._refuse(group.batches, error)
+        for part in (at_work, group):
+            if part is not None:
+                self._fail_works(part.works, error)
+                self._refuse(part.batches, error)
 
     def _keep_up(self, life: Life, *, is_idle: bool) -> None:
         try:

@@ -180,6 +180,13 @@ class IntakeLog(EventLog):
         if not stream.is_busy:
             self._busy.pop(stream.log_id, None)
 
+    def _let_go(self) -> None:
+        """Hold no longer what nobody here uses."""
+        with self._step():
+            for stream in list(self._busy.values()):
+                if not stream.is_busy:
+                    del self._busy[stream.log_id]
+
     def _refuse_entry(self, stream: CommitStream, entry: Entry, error: Exception) -> None:
         entry.receipt.fail(error)
         run = stream.runs.get(entry.run_id) if entry.run_id is not None else None
@@ -197,6 +204,7 @@ class IntakeLog(EventLog):
             for batch in batches:
                 self._release(batch)
                 for entry in batch.entries:
-                    self._refuse_entry(batch.stream, entry, error)
-                    receipts.append(entry.receipt)
+                    if not entry.receipt.is_settled:
+                        self._refuse_entry(batch.stream, entry, error)
+                        receipts.append(entry.receipt)
         wake(receipts)

@@ -18,7 +18,7 @@ from catenary.eventlog.expiring import ExpiringTable
 from catenary.eventlog.memory_stream import MemoryStream
 from catenary.eventlog.model import CancelOutcome, Claim, Durability, Page, Retention, RunInfo
 from catenary.eventlog.receipt import wake
-from catenary.eventlog.retention import count_to_drop, erased_entry
+from catenary.eventlog.retention import count_to_drop, erased_entry, trim_limits
 from catenary.eventlog.stream import HeldRun, Stream, Watcher
 from catenary.events import RUN_ENDS
 from catenary.fold import RunState, encode_state
@@ -54,7 +54,6 @@ class MemoryLog(EventLog):
         self._epoch = new_epoch()
         self._streams: OrderedDict[str, MemoryStream] = OrderedDict()
         self._expiring = ExpiringTable(clock)
-        self._slack = max(16, self._retention.events // 16)
 
     # Appending
 
@@ -63,7 +62,9 @@ class MemoryLog(EventLog):
         stream = self._streams.get(log_id)
         if stream is None:
             with self._lock:
-                stream = self._streams.setdefault(log_id, MemoryStream(log_id, self._epoch))
+                stream = MemoryStream(log_id, self._epoch)
+                self._trim_later(stream)
+                stream = self._streams.setdefault(log_id, stream)
         return stream
 
     def _check_room(self, stream: Stream, entries: Sequence[Entry]) -> None:
@@ -87,8 +88,7 @@ class MemoryLog(EventLog):
             run.last_at, run.last_seq = now_ms, seq
             if entry.step is not Step.WITHIN:
                 self._note_step(stream, entry, run, record)
-        limit = self._retention.events + self._slack
-        if len(stream.records) > limit or stream.bytes_held > self._retention.bytes:
+        if len(stream.records) > stream.trim_events or stream.bytes_held > stream.trim_bytes:
             self._trim(stream)
 
     def _note_step(self, stream: MemoryStream, entry: Entry, run: HeldRun, record: Record) -> None:
@@ -113,6 +113,12 @@ class MemoryLog(EventLog):
         )
         if drop:
             stream.drop(drop)
+        self._trim_later(stream)
+
+    def _trim_later(self, stream: MemoryStream) -> None:
+        stream.trim_events, stream.trim_bytes = trim_limits(
+            self._retention, len(stream.records), stream.bytes_held
+        )
 
     def _held_streams(self) -> list[Stream]:
         return list(self._streams.values())
@@ -316,7 +322,10 @@ class MemoryLog(EventLog):
 
     async def seen(self, log_id: str) -> Position | None:
         """Return the furthest acknowledged place."""
-        return self.stream(log_id).seen
+        stream = self.stream(log_id)
+        with self._step():
+            seen = stream.seen
+            return seen if seen is not None and seen.epoch == stream.epoch else None
 
     # Keeping
 

@@ -20,13 +20,25 @@ COMPACT_SLICE = 2000
 class MemoryStream(Stream):
     """A stream that holds its records."""
 
-    __slots__ = ("bytes_held", "commands", "compact_from", "records", "seen", "terms", "unreported")
+    __slots__ = (
+        "bytes_held",
+        "commands",
+        "compact_from",
+        "records",
+        "seen",
+        "terms",
+        "trim_bytes",
+        "trim_events",
+        "unreported",
+    )
 
     def __init__(self, log_id: str, epoch: str) -> None:
         super().__init__(log_id, epoch, 0)
         self.terms = Terms(epoch)
         self.records: list[Record] = []
         self.bytes_held = 0
+        self.trim_events = 0
+        self.trim_bytes = 0
         self.compact_from: int | None = None
         self.commands = CommandTable()
         self.seen: Position | None = None

@@ -50,6 +50,19 @@ def count_to_drop(
     return drop
 
 
+def trim_limits(retention: Retention, events: int, bytes_held: int) -> tuple[int, int]:
+    """
+    Return beyond how many events and bytes a log of this size is to be trimmed next.
+
+    There is slack over what is kept, so that trimming is seldom; a log that is
+    larger because a run is open is looked at as seldom.
+    """
+    return (
+        max(retention.events, events) + max(16, retention.events // 16),
+        max(retention.bytes, bytes_held + retention.bytes // 16),
+    )
+
+
 def tombstone(record: Record, log_id: str) -> Record:
     """Return what stands in the log where an erased record stood: its numbers, nothing else."""
     return msgspec.structs.replace(

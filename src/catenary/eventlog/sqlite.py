@@ -309,7 +309,7 @@ class SqliteLog(SqliteWriter):
                 return
             if stream.seen is None or stream.seen.epoch != place.epoch or place > stream.seen:
                 stream.seen = place
-                self._seen_since.add(stream)
+                self._unstored_seen[stream] = place
 
     async def seen(self, log_id: str) -> Position | None:
         """Return the furthest acknowledged place."""
@@ -363,6 +363,7 @@ class SqliteLog(SqliteWriter):
     async def sweep(self) -> None:
         """Do the upkeep that is due, a slice of it."""
         await self._is_open()
+        self._let_go()
         self.expire_leases()
         await self._do(self._sweep)
 

@@ -9,6 +9,8 @@ import msgspec
 
 from catenary.eventlog.base import new_epoch
 from catenary.eventlog.committer_stream import CommitStream
+from catenary.eventlog.model import Retention
+from catenary.eventlog.retention import trim_limits
 from catenary.eventlog.sqlite_batch import place_of, seq_of
 from catenary.eventlog.terms import Term, Terms
 from catenary.position import Position
@@ -36,13 +38,26 @@ class SqliteStream(CommitStream):
     ``number`` stands for the log's id in the tables.
     """
 
-    __slots__ = ("number", "seen", "state")
+    __slots__ = ("number", "seen", "state", "trim_bytes", "trim_events")
 
     def __init__(self, log_id: str) -> None:
         super().__init__(log_id)
         self.number = 0
         self.state = LogState(Terms(""))
         self.seen: Position | None = None
+        self.trim_events = 0
+        self.trim_bytes = 0
+
+    @property
+    def is_trim_due(self) -> bool:
+        """Whether the log has grown so much that retention must look at it."""
+        return self.state.events > self.trim_events or self.state.bytes > self.trim_bytes
+
+    def trim_later(self, retention: Retention) -> None:
+        """Let the log grow by some slack, so that trimming is seldom."""
+        self.trim_events, self.trim_bytes = trim_limits(
+            retention, self.state.events, self.state.bytes
+        )
 
     def show(self, stored: StoredLog) -> None:
         """Take over what is stored; under the log's lock, before anything else is committed."""

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 import sqlite3
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from catenary.errors import RecordCorrupt
 from catenary.eventlog import sqlite_commands as commands
 from catenary.eventlog import sqlite_keeping as keeping
 from catenary.eventlog.base import new_epoch
@@ -32,8 +34,11 @@ from catenary.eventlog.sqlite_state import SqliteStream, create_log, find_log
 from catenary.eventlog.sqlite_transaction import Transaction
 from catenary.eventlog.stream import HeldRun
 from catenary.grammar import Step
+from catenary.position import Position
 
 PATIENCE = 5.0
+
+logger = logging.getLogger("catenary.eventlog")
 
 _CHECKPOINT_BYTES = 4 * 1024 * 1024
 """How much may be in the write-ahead log before it is written back, in the middle of work."""
@@ -62,7 +67,6 @@ class SqliteWriter(CommittingLog):
         self.path = path
         self.durability = durability
         self._retention = retention or Retention()
-        self._slack = max(16, self._retention.events // 16)
         self._patience = patience
         self._holder_file = FileHolder(path)
         self._connection: sqlite3.Connection | None = None
@@ -70,13 +74,15 @@ class SqliteWriter(CommittingLog):
         self._producer = 0
         self._unsure: tuple[list[Batch], Outcome] | None = None
         self._touched: set[SqliteStream] = set()
-        self._seen_since: set[SqliteStream] = set()
+        self._unstored_seen: dict[SqliteStream, Position] = {}
         self._wal_growth = 0
         self._is_scrub_due = False
         self._swept = 0
 
     def _new_stream(self, log_id: str) -> SqliteStream:
-        return SqliteStream(log_id)
+        stream = SqliteStream(log_id)
+        stream.trim_later(self._retention)
+        return stream
 
     def stream(self, log_id: str) -> SqliteStream:
         """Return the stream of a log."""
@@ -107,18 +113,19 @@ class SqliteWriter(CommittingLog):
         readers, self._readers = self._readers, None
         if readers is not None:
             readers.close()
-        connection, self._connection = self._connection, None
+        connection = self._connection
         if connection is not None:
             self._close_connection(connection, is_complete=readers is not None)
+            self._connection = None
         self._holder_file.release()
 
     def _close_connection(self, connection: sqlite3.Connection, *, is_complete: bool) -> None:
         try:
             if is_complete:
-                connection.execute("BEGIN IMMEDIATE")
-                self._store_seen_places(connection)
-                note_closing(connection)
-                connection.execute("COMMIT")
+                with self._transaction() as transaction:
+                    self._store_seen_places(transaction)
+                    note_closing(transaction.connection)
+                self._finish(transaction)
                 connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
         except sqlite3.Error as error:
             self._note_problem(error)
@@ -169,7 +176,7 @@ class SqliteWriter(CommittingLog):
                 transaction.flush()
                 for work in group.works:
                     transaction.outcome.results.append((work, work.act(transaction)))
-                self._store_seen_places(transaction.connection)
+                self._store_seen_places(transaction)
                 self._unsure = (group.batches, transaction.outcome)
             self._unsure = None
         self._touched.update(transaction.streams)
@@ -292,13 +299,21 @@ class SqliteWriter(CommittingLog):
             "INSERT OR REPLACE INTO meta (name, value) VALUES ('probe', ?)", (transaction.now_ms,)
         )
 
-    def _store_seen_places(self, connection: sqlite3.Connection) -> None:
-        if not self._seen_since:
+    def _store_seen_places(self, transaction: Transaction) -> None:
+        if not self._unstored_seen:
             return
         with self._step():
-            streams, self._seen_since = self._seen_since, set()
-            places = [(*stream.seen, stream.number) for stream in streams if stream.seen]
-        connection.executemany("UPDATE logs SET seen_epoch = ?, seen_seq = ? WHERE log = ?", places)
+            seen = dict(self._unstored_seen)
+        transaction.connection.executemany(
+            "UPDATE logs SET seen_epoch = ?, seen_seq = ? WHERE log = ?",
+            [(*place, stream.number) for stream, place in seen.items()],
+        )
+        transaction.then(lambda: self._note_seen_stored(seen))
+
+    def _note_seen_stored(self, stored: dict[SqliteStream, Position]) -> None:
+        for stream, place in stored.items():
+            if self._unstored_seen.get(stream) == place:
+                del self._unstored_seen[stream]
 
     def _upkeep(self, *, is_idle: bool) -> float | None:
         with errors_of(self.path):
@@ -309,17 +324,26 @@ class SqliteWriter(CommittingLog):
 
     def _trim_touched(self) -> None:
         touched, self._touched = self._touched, set()
-        kept = self._retention
-        over = [
-            stream
-            for stream in touched
-            if stream.state.events > kept.events + self._slack or stream.state.bytes > kept.bytes
-        ]
-        if over:
-            with self._transaction() as transaction:
-                for stream in over:
-                    keeping.trim(transaction, stream, kept)
-            self._finish(transaction)
+        over = [stream for stream in touched if stream.is_trim_due]
+        if not over:
+            return
+        try:
+            self._trim(over)
+        except RecordCorrupt:
+            for stream in over:
+                try:
+                    self._trim([stream])
+                except RecordCorrupt as error:
+                    logger.error("%s of %r cannot be trimmed: %s", self.url, stream.log_id, error)  # noqa: TRY400 - the error says all
+                    stream.trim_later(self._retention)
+
+    def _trim(self, streams: list[SqliteStream]) -> None:
+        with self._transaction() as transaction:
+            for stream in streams:
+                keeping.trim(transaction, stream, self._retention)
+        self._finish(transaction)
+        for stream in streams:
+            stream.trim_later(self._retention)
 
     def _checkpoint(self) -> None:
         """Write the write-ahead log back; it is emptied where that must or should be."""
