@@ -230,7 +230,6 @@ class WebSocketBridgeFactory:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        self.service.stop()
         await self.log.stop()
 
     async def __aenter__(self) -> Self:

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import contextvars
 import hashlib
 import inspect
 import logging
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import msgspec
@@ -24,6 +22,7 @@ from catenary.eventlog.model import ClaimState
 from catenary.events import EventType, UserMessage
 from catenary.manager import WebSocketManager
 from catenary.session import ClientMessage
+from catenary.threads import call_in_thread
 from catenary.voice import Redactor
 
 SYNC_THREADS = 64
@@ -100,7 +99,6 @@ class MessageHandlerService:
         self.redactor: Redactor | None = None
         self._handlers: dict[str, _Registered] = {}
         self._in_flight: dict[tuple[str, str], asyncio.Future[bytes]] = {}
-        self._pool: ThreadPoolExecutor | None = None
         self._sync_running: Counter[str] = Counter()
         self._tasks: set[asyncio.Task[Any]] = set()
 
@@ -294,30 +292,18 @@ class MessageHandlerService:
             or self.running_sync >= self.config.threads
         ):
             raise ProtocolError("overloaded", "too many messages are being handled; try again")
-        if self._pool is None:
-            self._pool = ThreadPoolExecutor(
-                self.config.threads, thread_name_prefix="catenary-handler"
-            )
         self._sync_running[user_id] += 1
-        context = contextvars.copy_context()
-        future = self._pool.submit(context.run, handler, message, emitter)
         # A hung handler keeps its slot until its thread returns.
-        loop = asyncio.get_running_loop()
-        future.add_done_callback(
-            lambda _: loop.is_closed() or loop.call_soon_threadsafe(self._released, user_id)
+        return await call_in_thread(
+            lambda: handler(message, emitter),
+            name=f"catenary handler of {message.type}",
+            on_end=lambda: self._released(user_id),
         )
-        return await asyncio.wrap_future(future)
 
     def _released(self, user_id: str) -> None:
         self._sync_running[user_id] -= 1
         if not self._sync_running[user_id]:
             del self._sync_running[user_id]
-
-    def stop(self) -> None:
-        """Let the threads of synchronous handlers go."""
-        if self._pool is not None:
-            self._pool.shutdown(wait=False, cancel_futures=True)
-            self._pool = None
 
 
 def _digest(message: ClientMessage) -> bytes:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import logging
-import threading
 import weakref
 from collections.abc import Callable
 from types import TracebackType
@@ -92,7 +91,6 @@ class Run:
         self._usage: Any = None
         self._has_result = False
         self._is_leaving = False
-        self._cancelled = threading.Event()
 
     def __repr__(self) -> str:
         return f"<Run {self.run_id} of {self.emitter.user_id}>"
@@ -333,6 +331,11 @@ class Run:
         return self._held
 
     @property
+    def is_open(self) -> bool:
+        """Whether the run has begun and not ended."""
+        return self._held is not None and self._held.is_open
+
+    @property
     def state(self) -> RunState:
         """The run folded so far: status, text, tools. Includes what was just emitted."""
         return self.emitter.log.folded(self.emitter.stream, self.held)
@@ -362,7 +365,7 @@ class Run:
         """
         if self._interrupt is not None:
             self._interrupt.raise_cause(cause)
-            if isinstance(self._interrupt, ThreadInterrupt) and self.held.is_open:
+            if isinstance(self._interrupt, ThreadInterrupt) and self.is_open:
                 self._interrupt.end()
 
     async def wait_cancelled(self) -> None:

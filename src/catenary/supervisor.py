@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-import contextvars
 import inspect
 import logging
-import threading
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from catenary.errors import LogUnavailable, RunCancelled, UsageError
 from catenary.interrupt import Cause
 from catenary.runs import Run
+from catenary.threads import call_in_thread
 
 logger = logging.getLogger("catenary.runs")
 
 THREADS = 64
+ENDING_SECONDS = 5.0
 
 
 class RunHandle:
@@ -51,9 +50,7 @@ class Supervisor:
 
     def __init__(self, *, threads: int = THREADS) -> None:
         self._tasks: dict[asyncio.Task[None], Run] = {}
-        self._threads = threads
-        self._pool: ThreadPoolExecutor | None = None
-        self._pool_lock = threading.Lock()
+        self._slots = asyncio.Semaphore(threads)
         self.is_draining = False
 
     @property
@@ -105,20 +102,9 @@ class Supervisor:
                 run.set_result(result)
 
     async def _in_thread(self, run: Run, agent: Callable[..., Any], args: tuple[Any, ...]) -> None:
-        context = contextvars.copy_context()
-        loop = asyncio.get_running_loop()
-
-        def work() -> None:
-            context.run(_run_sync, run, agent, args)
-
         # The thread outlives a cancelled wait: the run's own interrupt stops it at its next verb.
-        await loop.run_in_executor(self._executor(), work)
-
-    def _executor(self) -> ThreadPoolExecutor:
-        with self._pool_lock:
-            if self._pool is None:
-                self._pool = ThreadPoolExecutor(self._threads, thread_name_prefix="catenary-run")
-            return self._pool
+        async with self._slots:
+            await call_in_thread(lambda: _run_sync(run, agent, args), name=f"catenary {run.run_id}")
 
     async def drain(self, timeout: float) -> None:
         """
@@ -128,16 +114,15 @@ class Supervisor:
         tasks = list(self._tasks)
         if tasks:
             await asyncio.wait(tasks, timeout=timeout)
-        left = [(task, run) for task, run in list(self._tasks.items()) if not task.done()]
-        for _, run in left:
+        left = dict(self._tasks)
+        for run in left.values():
             run.interrupt_with(Cause.SHUTDOWN)
         if left:
             logger.warning("%d runs were ended by the shutdown", len(left))
-            await asyncio.wait([task for task, _ in left], timeout=5)
-        with self._pool_lock:
-            if self._pool is not None:
-                self._pool.shutdown(wait=False, cancel_futures=True)
-                self._pool = None
+        # Runs in threads have been ended already, and their threads cannot be waited for.
+        ending = [task for task, run in left.items() if run.is_open]
+        if ending:
+            await asyncio.wait(ending, timeout=ENDING_SECONDS)
 
 
 def _run_sync(run: Run, agent: Callable[..., Any], args: tuple[Any, ...]) -> None:
