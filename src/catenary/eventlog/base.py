@@ -20,11 +20,9 @@ from __future__ import annotations
 
 import abc
 import secrets
-import threading
 import time
 from collections import deque
-from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 from catenary.errors import LifecycleError, UsageError
@@ -33,6 +31,7 @@ from catenary.eventlog.model import CancelOutcome, Claim, Durability, Page, RunI
 from catenary.eventlog.overdue import close_overdue_runs
 from catenary.eventlog.receipt import Receipt, wake
 from catenary.eventlog.seen import SeenWatch
+from catenary.eventlog.stepping import Stepping
 from catenary.eventlog.stream import HeldRun, Stream, Watcher
 from catenary.fold import RunState
 from catenary.grammar import OpenTool, Step
@@ -47,7 +46,7 @@ def new_epoch() -> str:
     return secrets.token_hex(5)
 
 
-class EventLog(abc.ABC):
+class EventLog(Stepping):
     """
     One store of event logs. Thread-safe unless a method says otherwise.
 
@@ -59,9 +58,8 @@ class EventLog(abc.ABC):
     durability: Durability
 
     def __init__(self, *, clock: Callable[[], float] = time.time) -> None:
+        super().__init__()
         self._clock = clock
-        self._lock = threading.RLock()
-        self._is_stepping = False
         self._late: deque[tuple[Stream, Sequence[Entry]]] = deque()
         self.holder = f"{secrets.token_hex(6)}"
         """The name of this process as a producer, random for each opened log."""
@@ -103,20 +101,6 @@ class EventLog(abc.ABC):
             finally:
                 if self._late:
                     self._accept_late()
-                self._is_stepping = False
-
-    @contextmanager
-    def _step(self) -> Iterator[None]:
-        """Change or look at state in one step: what a finalizer emits meanwhile comes after."""
-        with self._lock:
-            if self._is_stepping:
-                yield
-                return
-            self._is_stepping = True
-            try:
-                yield
-            finally:
-                self._accept_late()
                 self._is_stepping = False
 
     def append_all(self, stream: Stream, entries: Sequence[Entry]) -> list[Receipt]:

@@ -1,0 +1,39 @@
+"""Steps: what one thread does to a log at once, also as finalizers and signal handlers see it."""
+
+from __future__ import annotations
+
+import abc
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+
+class Stepping(abc.ABC):
+    """
+    State that changes in steps under one lock.
+
+    A finalizer or a signal handler may interrupt a step of its own thread and
+    get the lock again. What it brings then comes after the step.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.RLock()
+        self._is_stepping = False
+
+    @contextmanager
+    def _step(self) -> Iterator[None]:
+        """Change or look at state in one step: what a finalizer brings comes after."""
+        with self._lock:
+            if self._is_stepping:
+                yield
+                return
+            self._is_stepping = True
+            try:
+                yield
+            finally:
+                self._accept_late()
+                self._is_stepping = False
+
+    @abc.abstractmethod
+    def _accept_late(self) -> None:
+        """Take what came during the step, at its end."""
