@@ -122,6 +122,20 @@ async def test_an_idle_connection_between_requests_has_uvicorns_time_and_not_the
         assert asyncio.get_running_loop().time() - started > 0.8
 
 
+async def test_a_request_that_takes_longer_than_connections_may_idle_is_answered() -> None:
+    async def slow(scope: Any, receive: Any, send: Any) -> None:
+        if scope["path"] == "/slow":
+            await asyncio.sleep(0.3)
+        await hello(scope, receive, send)
+
+    async with serving(slow, timeout_keep_alive=0.1) as server:
+        peer = await Peer.connect(server)
+        peer.send(GET)
+        assert (await peer.response()).status == 200
+        peer.send(GET.replace(b"/a", b"/slow"))
+        assert (await peer.response()).body == b"/slow 0"
+
+
 async def test_an_open_websocket_outlives_the_deadline() -> None:
     app = TakeoverApp()
     async with serving(app, http=QuickProtocol) as server:

@@ -320,7 +320,7 @@ class WebSocketProtocol(asyncio.Protocol):
         inbound = self._inbound or self._begin_inbound()
         messages = inbound.feed(data)
         if self._state is not OPEN:
-            if inbound.is_finished:
+            if inbound.is_finished and not inbound.is_failed:
                 self._hang_up()
             return
         if inbound.is_open:
