@@ -1,0 +1,60 @@
+"""The logs that the contract is asked of."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import pytest_asyncio
+
+from catenary.eventlog.base import EventLog
+from catenary.eventlog.memory import MemoryLog
+from catenary.eventlog.model import Durability
+from catenary.eventlog.sqlite import SqliteLog
+from tests.eventlog.support import Clock
+
+OpenLog = Callable[..., Awaitable[EventLog]]
+
+KINDS = ("memory", "sqlite-power", "sqlite-process")
+
+
+@pytest.fixture
+def clock() -> Clock:
+    """A clock that stands."""
+    return Clock()
+
+
+@pytest.fixture(params=KINDS)
+def kind(request: pytest.FixtureRequest) -> str:
+    """The kind of log that is asked."""
+    return str(request.param)
+
+
+@pytest_asyncio.fixture
+async def open_log(kind: str, tmp_path: Path, clock: Clock) -> AsyncIterator[OpenLog]:
+    """Open a log; for one in a file, what was there before is there again."""
+    logs: list[EventLog] = []
+
+    async def open_one(**options: Any) -> EventLog:
+        log: EventLog
+        if kind == "memory":
+            log = MemoryLog(clock=clock, **options)
+        else:
+            durability = Durability(kind.removeprefix("sqlite-"))
+            path = tmp_path / "events.db"
+            log = SqliteLog(path, durability=durability, clock=clock, patience=0.2, **options)
+        await log.start()
+        logs.append(log)
+        return log
+
+    yield open_one
+    for log in logs:
+        await log.stop()
+
+
+@pytest_asyncio.fixture
+async def log(open_log: OpenLog) -> EventLog:
+    """A new, open log."""
+    return await open_log()
