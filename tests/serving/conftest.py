@@ -9,6 +9,8 @@ import pytest
 _ON_BOTH_LOOPS = {
     "test_http_protocol.py",
     "test_websocket_asgi.py",
+    "test_websocket_flow.py",
+    "test_websocket_handshake.py",
     "test_websocket_protocol.py",
     "test_websocket_tls.py",
 }

@@ -1,258 +1,33 @@
-"""Connections taken over by a receiver: opening, frames, flow, closing."""
+"""Connections taken over by a receiver: frames and closing."""
 
 from __future__ import annotations
 
 import asyncio
 import gc
-import logging
-import resource
-import weakref
-from pathlib import Path
 from typing import Any
 
 import pytest
 from websockets.frames import Opcode
 
-from catenary.errors import ConnectionClosed, UsageError
-from catenary.serving.http_protocol import HTTPProtocol
+from catenary.errors import UsageError
 from catenary.serving.websocket import WebSocketProtocol
-from catenary.serving.websocket_asgi import Conversation
 from catenary.serving.websocket_frames import TEXT, frame
-from catenary.serving.websocket_inbound import Inbound
 from tests.serving.sockets import (
-    ACCEPT,
     PATIENCE,
     Peer,
     Recorder,
     TakeoverApp,
     closing,
-    living,
     masked,
-    open_files,
     request,
     serving,
     text,
     until,
 )
 
-KINDS = (WebSocketProtocol, HTTPProtocol, Conversation, Inbound)
-
 
 class QuickProtocol(WebSocketProtocol):
     close_timeout = 0.1
-
-
-# The opening.
-
-
-async def test_a_handshake_is_answered_with_the_accept_key_of_the_rfc() -> None:
-    async with serving(TakeoverApp()) as server:
-        peer = await Peer.connect(server)
-        peer.send(request())
-        response = await peer.response()
-        assert response.status == 101
-        assert response.headers[b"sec-websocket-accept"] == ACCEPT
-        assert b"sec-websocket-extensions" not in response.headers
-        assert b"date" in response.headers
-
-
-async def test_firefox_is_served_though_its_connection_header_has_two_tokens() -> None:
-    async with serving(TakeoverApp()) as server:
-        headers = [(b"Connection", b"keep-alive, Upgrade"), (b"Upgrade", b"WebSocket")]
-        await Peer.open(server, headers=headers)
-
-
-async def test_the_tokens_may_be_spread_over_two_connection_headers() -> None:
-    async with serving(TakeoverApp()) as server:
-        headers = [(b"Connection", b"Upgrade"), (b"Connection", b"keep-alive")]
-        await Peer.open(server, headers=headers)
-
-
-BAD_HANDSHAKES = {
-    "no version": (request(drop_headers=[b"Sec-WebSocket-Version"]), 426),
-    "old version": (request(headers=[(b"Sec-WebSocket-Version", b"8")]), 426),
-    "no key": (request(drop_headers=[b"Sec-WebSocket-Key"]), 400),
-    "short key": (request(headers=[(b"Sec-WebSocket-Key", b"c2hvcnQ=")]), 400),
-    "key not base64": (request(headers=[(b"Sec-WebSocket-Key", b"!" * 24)]), 400),
-    "key unpadded": (request(headers=[(b"Sec-WebSocket-Key", b"dGhlIHNhbXBsZSBub25jZQAA")]), 400),
-    "two keys": (
-        request(headers=[(b"Sec-WebSocket-Key", b"dGhlIHNhbXBsZSBub25jZQ==")] * 2),
-        400,
-    ),
-    "post": (request(method=b"POST"), 405),
-    "http 1.0": (request(version=b"HTTP/1.0"), 400),
-    "target no url": (request("http://localhost"), 400),
-}
-
-
-@pytest.mark.parametrize(("handshake", "status"), BAD_HANDSHAKES.values(), ids=BAD_HANDSHAKES)
-async def test_a_bad_handshake_is_refused_with_its_status_and_closed(
-    handshake: bytes, status: int
-) -> None:
-    app = TakeoverApp()
-    async with serving(app) as server:
-        peer = await Peer.connect(server)
-        peer.send(handshake)
-        response = await peer.response()
-        assert response.status == status
-        assert b'"error"' in response.body
-        if status == 426:
-            assert response.headers[b"sec-websocket-version"] == b"13"
-        assert await peer.rest() == b""
-        assert not app.recorders
-        await server.until_idle()
-
-
-async def test_the_takeover_answers_with_its_subprotocol_and_headers() -> None:
-    async def app(scope: Any, receive: Any, send: Any) -> None:
-        assert scope["subprotocols"] == ["catenary.v1", "other"]
-        takeover = scope["extensions"]["catenary.takeover"]
-        takeover(Recorder(), subprotocol="catenary.v1", headers=[(b"x-node", b"n1")])
-
-    async with serving(app) as server:
-        peer = await Peer.connect(server)
-        peer.send(request(headers=[(b"Sec-WebSocket-Protocol", b"catenary.v1, other")]))
-        response = await peer.response()
-        assert response.headers[b"sec-websocket-protocol"] == b"catenary.v1"
-        assert response.headers[b"x-node"] == b"n1"
-
-
-@pytest.mark.parametrize(
-    "wrong",
-    [
-        {"subprotocol": "a\r\nx: y"},
-        {"headers": [(b"x", b"a\r\ny: z")]},
-        {"headers": [(b"x y", b"a")]},
-    ],
-)
-async def test_an_answer_that_http_does_not_allow_is_refused_to_the_application(
-    wrong: dict[str, Any],
-) -> None:
-    raised: list[UsageError] = []
-
-    async def app(scope: Any, receive: Any, send: Any) -> None:
-        takeover = scope["extensions"]["catenary.takeover"]
-        with pytest.raises(UsageError) as caught:
-            takeover(Recorder(), **wrong)
-        raised.append(caught.value)
-        takeover(Recorder())
-
-    async with serving(app) as server:
-        await Peer.open(server)
-        assert raised
-
-
-async def test_a_second_takeover_is_an_error_and_harms_nothing() -> None:
-    app = TakeoverApp()
-    refused: list[UsageError] = []
-
-    async def twice(scope: Any, receive: Any, send: Any) -> None:
-        await app(scope, receive, send)
-        with pytest.raises(UsageError) as caught:
-            scope["extensions"]["catenary.takeover"](Recorder())
-        refused.append(caught.value)
-
-    async with serving(twice) as server:
-        peer = await Peer.open(server)
-        peer.send(text("hello"))
-        await until(lambda: app.only.messages == ["hello"])
-        assert refused
-
-
-async def test_a_takeover_after_the_peer_has_gone_raises_connection_closed() -> None:
-    gone = asyncio.Event()
-    raised: list[ConnectionClosed] = []
-
-    async def app(scope: Any, receive: Any, send: Any) -> None:
-        assert (await receive())["type"] == "websocket.connect"
-        assert (await receive())["type"] == "websocket.disconnect"
-        with pytest.raises(ConnectionClosed) as caught:
-            scope["extensions"]["catenary.takeover"](Recorder())
-        raised.append(caught.value)
-        gone.set()
-
-    async with serving(app) as server:
-        peer = await Peer.connect(server)
-        peer.send(request())
-        await until(lambda: server.state.tasks)
-        peer.close()
-        async with asyncio.timeout(PATIENCE):
-            await gone.wait()
-        assert raised[0].code == 1006
-
-
-async def test_an_endpoint_that_fails_after_the_takeover_closes_with_1011(
-    caplog: pytest.LogCaptureFixture,
-) -> None:
-    app = TakeoverApp()
-
-    async def failing(scope: Any, receive: Any, send: Any) -> None:
-        await app(scope, receive, send)
-        raise ValueError("on purpose")
-
-    async with serving(failing) as server:
-        peer = await Peer.open(server)
-        assert await peer.close_frame() == (1011, "")
-    assert "on purpose" in caplog.text
-
-
-async def test_the_query_is_in_the_scope_and_not_in_the_log(
-    caplog: pytest.LogCaptureFixture,
-) -> None:
-    seen: list[bytes] = []
-    app = TakeoverApp()
-
-    async def noting(scope: Any, receive: Any, send: Any) -> None:
-        seen.append(scope["query_string"])
-        await app(scope, receive, send)
-
-    caplog.set_level(logging.DEBUG)
-    async with serving(noting) as server:
-        peer = await Peer.open(server, "/ws?ticket=abc123")
-        peer.send(text("secret-word"))
-        await until(lambda: app.only.messages)
-    assert seen == [b"ticket=abc123"]
-    assert '"WebSocket /ws" [accepted]' in caplog.text
-    assert "abc123" not in caplog.text
-    assert "secret-word" not in caplog.text
-
-
-@pytest.mark.parametrize("http", ["httptools", "h11"])
-async def test_it_works_behind_uvicorns_own_http_protocols(http: str) -> None:
-    app = TakeoverApp()
-    async with serving(app, http=http) as server:
-        peer = await Peer.open(server, "/a%20b?x=1")
-        peer.send(text("hello"))
-        await until(lambda: app.only.messages == ["hello"])
-        bad = await Peer.connect(server)
-        bad.send(request(drop_headers=[b"Sec-WebSocket-Version"]))
-        assert (await bad.response()).status == 426
-
-
-async def test_nothing_of_the_handshake_is_kept_after_the_endpoint_returned() -> None:
-    class Marker:
-        pass
-
-    markers: list[weakref.ref[Marker]] = []
-    app = TakeoverApp()
-
-    async def marking(scope: Any, receive: Any, send: Any) -> None:
-        scope["marker"] = marker = Marker()
-        markers.append(weakref.ref(marker))
-        await app(scope, receive, send)
-
-    gc.collect()
-    gc.disable()
-    try:
-        before = living(*KINDS)
-        async with serving(marking) as server:
-            await Peer.open(server)
-            await until(lambda: not server.state.tasks)
-            await until(lambda: markers[0]() is None)
-            # The protocol itself, which is the receiver's transport now.
-            assert living(*KINDS) == before + 1
-    finally:
-        gc.enable()
 
 
 # Frames.
@@ -437,103 +212,6 @@ async def test_a_receiver_that_closes_gets_nothing_more_of_what_came_together() 
         assert app.only.messages == ["one"]
 
 
-# Flow.
-
-
-async def test_a_peer_that_stops_reading_pauses_the_transport_and_later_gets_all() -> None:
-    app = TakeoverApp()
-    async with serving(app) as server:
-        peer = await Peer.open(server, receive_buffer=4096)
-        recorder = await app.first()
-        transport = recorder.socket
-        sent = 0
-        while not transport.is_paused:
-            transport.write(frame(TEXT, b"%08d" % sent + b"x" * 1000))
-            sent += 1
-            if sent % 16 == 0:
-                await asyncio.sleep(0.001)
-        # The mark, one frame over it, and what the two kernels hold: not megabytes.
-        assert transport.buffered_bytes <= 64 * 1024 + 16 * 1100
-        assert sent * 1012 < 1024 * 1024
-        taken = transport.bytes_taken
-        assert 0 < taken < sent * 1012
-        assert recorder.writables == 0
-        for number in range(sent):
-            assert (await peer.message())[:8] == f"{number:08d}"
-        await until(lambda: recorder.writables == 1)
-        assert not transport.is_paused
-        await until(lambda: transport.buffered_bytes == 0)
-        assert transport.bytes_taken > taken
-
-
-async def test_a_peer_that_pings_without_reading_costs_no_memory() -> None:
-    app = TakeoverApp()
-    async with serving(app) as server:
-        peer = await Peer.open(server, receive_buffer=4096)
-        recorder = await app.first()
-        transport = recorder.socket
-        while not transport.is_paused:
-            transport.write(frame(TEXT, b"x" * 1000))
-            await asyncio.sleep(0)
-        held = transport.buffered_bytes
-        peer.send(masked(Opcode.PING, b"p" * 125) * 20_000 + masked(Opcode.PING, b"last"))
-        await asyncio.wait_for(peer.writer.drain(), PATIENCE)
-        peer.send(text("done"))
-        await until(lambda: recorder.messages == ["done"])
-        assert transport.buffered_bytes <= held
-        pongs: list[bytes] = []
-        while not pongs:
-            opcode, payload = await peer.frame()
-            if opcode is Opcode.PONG:
-                pongs.append(payload)
-        assert pongs == [b"last"]
-
-
-async def test_last_heard_is_when_the_peer_last_sent_something() -> None:
-    app = TakeoverApp()
-    async with serving(app) as server:
-        loop = asyncio.get_running_loop()
-        peer = await Peer.open(server)
-        recorder = await app.first()
-        await asyncio.sleep(0.02)
-        before = loop.time()
-        peer.send(text("now"))
-        await until(lambda: recorder.messages)
-        assert before <= recorder.socket.last_heard <= loop.time()
-
-
-async def test_reading_pauses_and_resumes_without_losing_a_message() -> None:
-    app = TakeoverApp()
-    async with serving(app) as server:
-        peer = await Peer.open(server)
-        recorder = await app.first()
-        recorder.socket.pause_reading()
-        peer.send(text("one") + text("two"))
-        await asyncio.wait_for(peer.writer.drain(), PATIENCE)
-        await asyncio.sleep(0.02)
-        assert recorder.messages == []
-        recorder.socket.resume_reading()
-        await until(lambda: recorder.messages == ["one", "two"])
-
-
-async def test_bytes_taken_do_not_count_what_an_abort_threw_away() -> None:
-    app = TakeoverApp()
-    async with serving(app) as server:
-        await Peer.open(server, receive_buffer=4096)
-        recorder = await app.first()
-        transport = recorder.socket
-        while not transport.is_paused:
-            transport.write(frame(TEXT, b"x" * 1000))
-            await asyncio.sleep(0)
-        taken = transport.bytes_taken
-        transport.abort()
-        await until(lambda: recorder.ends)
-        assert transport.bytes_taken == taken
-        assert transport.buffered_bytes == 0
-        assert recorder.ends == [(1006, "")]
-        assert recorder.writables == 0
-
-
 # The closing.
 
 
@@ -698,75 +376,3 @@ async def test_the_servers_shutdown_refuses_an_unanswered_handshake_with_503() -
         assert (await peer.response()).status == 503
         async with asyncio.timeout(PATIENCE):
             await stopping
-
-
-# Nothing stays behind.
-
-
-async def assert_cut_at_every_byte_leaves_nothing(before: bytes, cut: bytes) -> None:
-    app = TakeoverApp()
-    async with serving(app) as server:
-        gc.collect()
-        gc.disable()
-        try:
-            files, objects, tasks = open_files(), living(*KINDS), len(asyncio.all_tasks())
-            for size in range(len(cut) + 1):
-                peer = await Peer.connect(server)
-                peer.send(before + cut[:size])
-                await asyncio.wait_for(peer.writer.drain(), PATIENCE)
-                if size % 2:
-                    peer.abort()
-                else:
-                    peer.close()
-            await server.until_idle()
-            app.recorders.clear()
-            await until(lambda: open_files() == files)
-            await until(lambda: len(asyncio.all_tasks()) == tasks)
-            assert living(*KINDS) == objects
-        finally:
-            gc.enable()
-
-
-async def test_a_handshake_cut_at_every_byte_leaves_nothing_behind() -> None:
-    await assert_cut_at_every_byte_leaves_nothing(b"", request("/ws?after=k3:41"))
-
-
-async def test_frames_cut_at_every_byte_leave_nothing_behind() -> None:
-    frames = text("hello") + masked(Opcode.PING, b"x") + masked(Opcode.TEXT, b"y" * 130, fin=False)
-    await assert_cut_at_every_byte_leaves_nothing(request(), frames + closing(1000))
-
-
-def resident_bytes() -> int:
-    return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
-
-
-@pytest.mark.slow
-@pytest.mark.timeout(60)
-async def test_ten_thousand_aborted_connections_leave_memory_flat() -> None:
-    app = TakeoverApp()
-    whole = request("/ws") + text("hello") + masked(Opcode.TEXT, b"y" * 500, fin=False)
-
-    async def abort_one(number: int) -> None:
-        peer = await Peer.connect(server)
-        peer.send(whole[: number % (len(whole) + 1)])
-        await asyncio.sleep(0)
-        peer.abort()
-        server.peers.discard(peer)
-
-    async def abort_many(count: int) -> None:
-        for start in range(0, count, 50):
-            await asyncio.gather(*(abort_one(start + index) for index in range(50)))
-            app.recorders.clear()
-        await server.until_idle()
-        gc.collect()
-
-    async with serving(app) as server:
-        await abort_many(1_000)
-        files, objects, memory = open_files(), living(*KINDS), resident_bytes()
-        await abort_many(10_000)
-        app.recorders.clear()
-        assert open_files() <= files
-        assert living(*KINDS) <= objects
-        grown = resident_bytes() - memory
-        print(f"grown by {grown} bytes")
-        assert grown < 4 * 1024 * 1024
