@@ -66,7 +66,7 @@ async def serving(app: Any, **options: Any) -> AsyncIterator[Server]:
 async def until(condition: Callable[[], object]) -> None:
     """Wait until ``condition`` holds, looking again each turn of the loop."""
     async with asyncio.timeout(PATIENCE):
-        while not condition():  # noqa: ASYNC110 - the condition belongs to another object
+        while not condition():
             await asyncio.sleep(0.001)
 
 
