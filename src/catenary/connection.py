@@ -350,6 +350,11 @@ class Connection:
 
     # Time
 
+    def expire(self, now: float) -> None:
+        """Close once the credential has ended; ``now`` in seconds since 1970."""
+        if self.lives_until is not None and now >= self.lives_until:
+            self.close(CloseCode.TOKEN_EXPIRED, "the credential has expired; come with a fresh one")
+
     def tick(self, now: float, interval: float, ticks: int) -> None:
         """
         Do what time asks for; called ``ticks`` times an interval.

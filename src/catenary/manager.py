@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
+import time
 from collections import defaultdict
 from collections.abc import Iterator
 
@@ -156,14 +157,19 @@ class WebSocketManager:
         loop = asyncio.get_running_loop()
         while True:
             await asyncio.sleep(interval / TICKS_AN_INTERVAL)
-            self.tick(loop.time())
+            self.tick(loop.time(), time.time())
 
-    def tick(self, now: float) -> None:
-        """Do what is due at ``now``, a time of the running loop, for its connections."""
+    def tick(self, now: float, wall_clock: float) -> None:
+        """
+        Do what is due for the connections of the running loop.
+
+        ``now`` is a time of that loop, ``wall_clock`` seconds since 1970.
+        """
         hub = self.hub()
         interval = self.limits.heartbeat_interval
         for connection in self._all():
             if connection.hub is hub:
+                connection.expire(wall_clock)
                 connection.tick(now, interval, TICKS_AN_INTERVAL)
 
     async def say_closing(self, reason: str, *, within: float) -> None:
