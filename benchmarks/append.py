@@ -1,0 +1,94 @@
+"""How fast a log acknowledges: at saturation, and one event at a time. Prints JSON lines."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import resource
+import tempfile
+import time
+from pathlib import Path
+
+from catenary import UserWebSocketEmitter, WebSocketBridgeFactory
+
+TEXT = "x" * 60
+
+
+def cpu_seconds() -> float:
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    return used.ru_utime + used.ru_stime
+
+
+def quantiles(found: list[float]) -> dict[str, float]:
+    found.sort()
+    last = len(found) - 1
+    return {f"p{q}_ms": round(found[last * q // 100] * 1000, 3) for q in (50, 99)}
+
+
+def bare_flushes(folder: Path, count: int = 200) -> dict[str, float]:
+    """What the disk itself takes for a small write and its flush."""
+    found = []
+    with (folder / "flush").open("wb") as file:
+        for _ in range(count):
+            began = time.perf_counter()
+            file.write(b"x" * 4096)
+            file.flush()
+            os.fdatasync(file.fileno())
+            found.append(time.perf_counter() - began)
+    return quantiles(found)
+
+
+async def saturate(emitters: list[UserWebSocketEmitter], seconds: float) -> dict[str, float]:
+    """Keep 2,000 events waiting, over all users."""
+    count, cpu, began = 0, cpu_seconds(), time.perf_counter()
+    while time.perf_counter() - began < seconds:
+        receipts = [
+            emitter.custom("bench.tick", {"pad": TEXT}) for _ in range(20) for emitter in emitters
+        ]
+        for receipt in receipts[-len(emitters) :]:
+            await receipt
+        count += len(receipts)
+    took = time.perf_counter() - began
+    return {
+        "acknowledged_per_s": round(count / took),
+        "cpu_us_per_event": round((cpu_seconds() - cpu) * 1e6 / count, 2),
+    }
+
+
+async def one_by_one(
+    emitter: UserWebSocketEmitter, seconds: float, rate: float
+) -> dict[str, float]:
+    """Await each event before the next, at most ``rate`` a second."""
+    found = []
+    began = time.perf_counter()
+    while time.perf_counter() - began < seconds:
+        start = time.perf_counter()
+        await emitter.custom("bench.tick", {"pad": TEXT})
+        found.append(time.perf_counter() - start)
+        await asyncio.sleep(max(0, 1 / rate - found[-1]))
+    return quantiles(found)
+
+
+async def main(options: argparse.Namespace) -> None:
+    with tempfile.TemporaryDirectory(dir=options.folder) as folder:
+        print(json.dumps({"bare_flush": bare_flushes(Path(folder))}))
+        for name, url in (
+            ("memory", "memory://?private"),
+            ("sqlite process", f"sqlite:///{folder}/process.db?durability=process"),
+            ("sqlite power", f"sqlite:///{folder}/power.db"),
+        ):
+            async with WebSocketBridgeFactory(log=url) as factory:
+                emitters = [await factory.create_user_emitter(f"user_{n}") for n in range(100)]
+                result = await saturate(emitters, options.seconds)
+                await asyncio.sleep(0.5)
+                result |= await one_by_one(emitters[0], options.seconds, 1000)
+                print(json.dumps({"log": name, **result}), flush=True)
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--seconds", type=float, default=3)
+    parser.add_argument("--folder", default=None, help="a folder on the disk to measure")
+    asyncio.run(main(parser.parse_args()))
