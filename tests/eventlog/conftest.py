@@ -26,6 +26,12 @@ def clock() -> Clock:
     return Clock()
 
 
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    """Where a log in a file is."""
+    return tmp_path / "events.db"
+
+
 @pytest.fixture(params=KINDS)
 def kind(request: pytest.FixtureRequest) -> str:
     """The kind of log that is asked."""
@@ -33,7 +39,7 @@ def kind(request: pytest.FixtureRequest) -> str:
 
 
 @pytest_asyncio.fixture
-async def open_log(kind: str, tmp_path: Path, clock: Clock) -> AsyncIterator[OpenLog]:
+async def open_log(kind: str, path: Path, clock: Clock) -> AsyncIterator[OpenLog]:
     """Open a log; for one in a file, what was there before is there again."""
     logs: list[EventLog] = []
 
@@ -43,7 +49,6 @@ async def open_log(kind: str, tmp_path: Path, clock: Clock) -> AsyncIterator[Ope
             log = MemoryLog(clock=clock, **options)
         else:
             durability = Durability(kind.removeprefix("sqlite-"))
-            path = tmp_path / "events.db"
             log = SqliteLog(path, durability=durability, clock=clock, patience=0.2, **options)
         await log.start()
         logs.append(log)

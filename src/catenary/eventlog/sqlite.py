@@ -196,7 +196,7 @@ class SqliteLog(SqliteWriter):
     async def unreported_runs(self, limit: int) -> list[RunInfo]:
         """Return ended runs that nobody was told of."""
         return await self._infos(
-            "end_type IS NOT NULL AND NOT is_reported ORDER BY last_at LIMIT ?", limit
+            "end_type IS NOT NULL AND NOT is_reported ORDER BY last_at, last_seq LIMIT ?", limit
         )
 
     async def mark_reported(self, log_id: str, run_id: str) -> None:

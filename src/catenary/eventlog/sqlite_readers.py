@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import concurrent.futures
 import sqlite3
 import threading
 from collections.abc import Callable
+
+# By its module: the package's own attribute is made too late for a process that is ending.
+from concurrent.futures.thread import ThreadPoolExecutor
 from pathlib import Path
 from typing import Concatenate, ParamSpec, TypeVar
 
@@ -27,9 +29,7 @@ class Readers:
         self._lock = threading.Lock()
         self._idle: list[sqlite3.Connection] = []
         self._is_closed = False
-        self._threads = concurrent.futures.ThreadPoolExecutor(
-            THREADS, thread_name_prefix="catenary-reader"
-        )
+        self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="catenary-reader")
 
     async def run(
         self,
