@@ -34,6 +34,7 @@ ROWS = [
     {"constructor"},
     {"manager"},
     {"connection", "hub", "emitter", "supervisor"},
+    {"lanes"},
     {"runs", "tool", "interrupt"},
     {"verbs", "auth", "tickets"},
     {"voice", "threads"},
@@ -67,11 +68,13 @@ def modules() -> dict[str, Path]:
     return found
 
 
-def imports_of(path: Path) -> set[str]:
+def imports_of(path: Path, *, only_top: bool = False) -> set[str]:
     """The modules that a file imports when it runs; those for type checkers do not count."""
     tree = ast.parse(path.read_text())
     skipped: set[ast.AST] = set()
     for node in ast.walk(tree):
+        if only_top and isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            skipped.update(ast.walk(node))
         if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
             skipped.update(child for statement in node.body for child in ast.walk(statement))
     found: set[str] = set()
@@ -148,3 +151,25 @@ def test_importing_catenary_loads_no_server() -> None:
 def test_no_room_for_everything() -> None:
     """There is no module called utils, helpers or common."""
     assert not {"utils", "helpers", "common", "misc"} & {path.stem for path in modules().values()}
+
+
+def test_no_module_imports_itself_in_a_circle() -> None:
+    """At run time the imports at the top of modules form no circle."""
+    names = modules()
+    edges = {
+        name: {other for other in imports_of(path, only_top=True) if other in names}
+        for name, path in names.items()
+        if path.name != "__init__.py"
+    }
+    done: set[str] = set()
+
+    def visit(name: str, path: tuple[str, ...]) -> None:
+        assert name not in path, " → ".join((*path[path.index(name) :], name))
+        if name in done or name not in edges:
+            return
+        for other in edges[name]:
+            visit(other, (*path, name))
+        done.add(name)
+
+    for name in edges:
+        visit(name, ())

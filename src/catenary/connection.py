@@ -19,6 +19,7 @@ from catenary.errors import CloseCode, LogError
 from catenary.eventlog.stream import Stream
 from catenary.eventlog.terms import Gap
 from catenary.hub import Hub
+from catenary.lanes import Lanes
 from catenary.position import Position
 from catenary.record import merge_adjacent
 from catenary.session import (
@@ -35,8 +36,6 @@ from catenary.wires.native import event_frame
 
 if TYPE_CHECKING:
     from starlette.requests import HTTPConnection
-
-    from catenary.control import Lanes
 
 logger = logging.getLogger("catenary.connection")
 

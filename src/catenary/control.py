@@ -13,28 +13,13 @@ from catenary.connection import Connection
 from catenary.errors import AuthError, CloseCode, LogError, UsageError
 from catenary.eventlog.model import CancelOutcome
 from catenary.inbound import MessageHandlerService, Source
+from catenary.lanes import Lanes
 from catenary.limits import Limits
 from catenary.position import Position
 from catenary.session import ClientMessage, error_frame
 from catenary.wires.native import control_frame, text_frame
 
 logger = logging.getLogger("catenary.control")
-
-
-class Lanes:
-    """The messages of one connection that are at work: one lane a thread, in order."""
-
-    __slots__ = ("last", "waiting")
-
-    def __init__(self) -> None:
-        self.last: dict[str | None, asyncio.Task[None]] = {}
-        self.waiting = 0
-
-    def leave(self, thread_id: str | None, task: asyncio.Task[None]) -> None:
-        """Take out a message that was answered."""
-        self.waiting -= 1
-        if self.last.get(thread_id) is task:
-            del self.last[thread_id]
 
 
 class Control:

@@ -12,14 +12,11 @@ import asyncio
 import threading
 import time
 from collections import deque
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 from catenary.eventlog.base import EventLog
 from catenary.eventlog.stream import Stream
 from catenary.observe.counters import Counters
-
-if TYPE_CHECKING:
-    from catenary.connection import Connection
 
 TURN_SECONDS = 0.001
 """A turn yields to the loop after this long."""
@@ -38,7 +35,7 @@ class Subscription:
 
     def __init__(self, hub: Hub) -> None:
         self._hub = hub
-        self.connections: tuple[Connection, ...] = ()
+        self.connections: tuple[Ready, ...] = ()
         self.watching: asyncio.Future[Stream] | None = None
         self.is_awake = False
         self.woken_at = 0.0
@@ -101,7 +98,7 @@ class Hub:
                     self.loop.call_soon(self._turn)
                 return
 
-    async def subscribe(self, log_id: str, connection: Connection) -> Stream:
+    async def subscribe(self, log_id: str, connection: Ready) -> Stream:
         """Add a connection to the readers of a log; its head is known when this returns."""
         subscription = self._subscriptions.get(log_id)
         if subscription is None:
@@ -114,7 +111,7 @@ class Hub:
             self.log.unwatch(stream, subscription)
         return stream
 
-    def unsubscribe(self, log_id: str, connection: Connection) -> None:
+    def unsubscribe(self, log_id: str, connection: Ready) -> None:
         """Take a connection away; with the last one the stream is no longer watched."""
         subscription = self._subscriptions.get(log_id)
         if subscription is None or connection not in subscription.connections:

@@ -12,14 +12,12 @@ import asyncio
 import enum
 import threading
 import weakref
-from typing import TYPE_CHECKING
 
 from catenary.errors import RunCancelled
 from catenary.eventlog.receipt import Receipt
+from catenary.eventlog.stream import HeldRun
+from catenary.verbs import Verbs
 from catenary.voice import now_ms
-
-if TYPE_CHECKING:
-    from catenary.runs import Run
 
 
 class Cause(enum.Enum):
@@ -39,10 +37,12 @@ class Interrupt(abc.ABC):
     and closed.
     """
 
-    def __init__(self, run: Run, *, timeout: float | None, idle_timeout: float | None) -> None:
-        self._held = run.held
-        self._verbs = run.emitter
-        self._run_id = run.run_id
+    def __init__(
+        self, verbs: Verbs, held: HeldRun, *, timeout: float | None, idle_timeout: float | None
+    ) -> None:
+        self._held = held
+        self._verbs = verbs
+        self._run_id = held.run_id
         self._timeout = timeout
         self._idle_timeout = idle_timeout
         self._began_at = now_ms()
@@ -125,8 +125,10 @@ class Interrupt(abc.ABC):
 class TaskInterrupt(Interrupt):
     """Interrupts a task by cancelling it, as :func:`asyncio.timeout` does."""
 
-    def __init__(self, run: Run, *, timeout: float | None, idle_timeout: float | None) -> None:
-        super().__init__(run, timeout=timeout, idle_timeout=idle_timeout)
+    def __init__(
+        self, verbs: Verbs, held: HeldRun, *, timeout: float | None, idle_timeout: float | None
+    ) -> None:
+        super().__init__(verbs, held, timeout=timeout, idle_timeout=idle_timeout)
         self._loop = asyncio.get_running_loop()
         task = asyncio.current_task()
         assert task is not None
@@ -182,8 +184,10 @@ class ThreadInterrupt(Interrupt):
     outside, and what the thread says later is refused.
     """
 
-    def __init__(self, run: Run, *, timeout: float | None, idle_timeout: float | None) -> None:
-        super().__init__(run, timeout=timeout, idle_timeout=idle_timeout)
+    def __init__(
+        self, verbs: Verbs, held: HeldRun, *, timeout: float | None, idle_timeout: float | None
+    ) -> None:
+        super().__init__(verbs, held, timeout=timeout, idle_timeout=idle_timeout)
         self._timer: threading.Timer | None = None
         self._arm()
 

@@ -115,21 +115,23 @@ class Run:
             self._held = self.emitter.stream.runs[self.run_id]
         self._token = _current.set(weakref.ref(self))
 
-    def _watch(self, interrupt: Interrupt) -> None:
-        self._interrupt = interrupt
-        assert self._held is not None
-        self._held.on_cancel.append(interrupt.cancel)
-        if self._held.is_cancel_requested:
+    def _watch(self, kind: type[TaskInterrupt | ThreadInterrupt]) -> None:
+        held = self.held
+        interrupt = self._interrupt = kind(
+            self.emitter, held, timeout=self._timeout, idle_timeout=self._idle_timeout
+        )
+        held.on_cancel.append(interrupt.cancel)
+        if held.is_cancel_requested:
             interrupt.cancel()
 
     async def __aenter__(self) -> Self:
         self._open()
-        self._watch(TaskInterrupt(self, timeout=self._timeout, idle_timeout=self._idle_timeout))
+        self._watch(TaskInterrupt)
         return self
 
     def __enter__(self) -> Self:
         self._open()
-        self._watch(ThreadInterrupt(self, timeout=self._timeout, idle_timeout=self._idle_timeout))
+        self._watch(ThreadInterrupt)
         return self
 
     # Leaving
