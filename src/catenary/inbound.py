@@ -137,6 +137,10 @@ class MessageHandlerService:
         is_async = inspect.iscoroutinefunction(handler)
         self._handlers[type] = _Registered(handler, is_async, retry)
 
+    def handles(self, type: str) -> bool:
+        """Whether messages of this type have a handler."""
+        return type in self._handlers
+
     async def handle(self, source: Source, message: ClientMessage) -> bytes:
         """
         Handle one message; return the JSON of its answer, an ack or an error.
