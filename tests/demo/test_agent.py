@@ -130,6 +130,14 @@ async def test_nothing_found_is_said(ask: Asking) -> None:
     state = await ask("Who painted the Mona Lisa?")
     assert state.text.startswith("I found nothing about this in the 2 documents")
     assert state.result["sources"] == []
+    assert ask.tools == ["search"]
+    assert len(ask.of_type("agent_thinking")) == 2
+
+
+async def test_what_fits_too_little_is_not_quoted(ask: Asking) -> None:
+    state = await ask("Which French king married the daughter of a keeper at Versailles?")
+    assert state.text.startswith("I found nothing about this")
+    assert "read_file" in ask.tools
 
 
 async def test_words_that_no_document_has_are_named(ask: Asking) -> None:

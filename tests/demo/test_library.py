@@ -38,6 +38,15 @@ def test_best_section_comes_first(library: Library, query: str, title: str) -> N
     assert found(library, query)[0][1] == title
 
 
+def test_heading_counts_more_than_mentions() -> None:
+    text = "# Pets\n## Cats\nThey purr a lot.\n## Dogs\nThey chase cats. They bark at cats."
+    assert found(Library({"pets.md": text}), "cats")[0][1] == "Cats"
+
+
+def test_number_of_hits_is_limited(library: Library) -> None:
+    assert len(library.search("lamps", limit=2)) == 2
+
+
 def test_nothing_is_found_for_words_that_no_document_has(library: Library) -> None:
     assert found(library, "quantum chromodynamics") == []
     assert found(library, "what is it?") == []
@@ -103,6 +112,7 @@ def test_entries_of_the_list_with_that_heading_are_counted(library: Library) -> 
     assert listing is not None
     assert listing.entries == ("D1 (Isolation)", "D2 (Watch)", "D3 (Log)")
     assert library.count("storms").listing is None
+    assert library.count("duties", "docs/rules.md").listing is None
 
 
 def test_stems_bring_forms_of_a_word_together() -> None:

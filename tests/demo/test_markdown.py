@@ -50,6 +50,17 @@ def test_sentences_are_told_apart_and_abbreviations_are_not_ends() -> None:
     ]
 
 
+def test_abbreviations_and_short_leads_end_no_sentence() -> None:
+    (fact,) = facts_of("**Lit.** It is lit on some days, e.g. Mondays.")
+    assert fact.text == "Lit. It is lit on some days, e.g. Mondays."
+
+
+def test_item_goes_on_in_the_lines_that_are_indented() -> None:
+    assert [fact.text for fact in facts_of("- one two\n  and three.\n- four five six.")] == [
+        "one two and three.", "four five six.",
+    ]  # fmt: skip
+
+
 def test_sentence_that_leans_on_the_one_before_carries_it() -> None:
     facts = facts_of(section("Storms").text)
     assert [(fact.text, fact.lean) for fact in facts] == [
@@ -75,6 +86,7 @@ def test_entries_are_the_rows_of_the_table_or_the_items_of_the_list() -> None:
     assert entries_of(section("Duties of a keeper").text) == [
         "D1 (Isolation)", "D2 (Watch)", "D3 (Log)",
     ]  # fmt: skip
+    assert entries_of("| limit | value |\n|---|---|\n| boats a pier | 30 |") == ["boats a pier"]
     assert len(entries_of(section("Lamps").text)) == 2
     assert entries_of("1. **One.** Yes\n   and more\n2. Two") == ["One. Yes", "Two"]
     assert entries_of("No list here.") == []

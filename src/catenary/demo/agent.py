@@ -94,7 +94,6 @@ def _composed(parts: Sequence[Part], findings: Sequence[Finding]) -> str:
 
 async def _say(run: Run, text: str, pace: float) -> None:
     for word in _WORD.findall(text):
-        run.raise_if_cancelled()
         run.delta(word)
         await asyncio.sleep(pace)
 
