@@ -9,15 +9,14 @@ from typing import Any
 from starlette.requests import HTTPConnection
 from starlette.types import Receive, Scope, Send
 
-from catenary.auth import Identity
 from catenary.connection import Connection
-from catenary.control import Control, lives_until
+from catenary.control import Control
 from catenary.encoding import encode
-from catenary.errors import CloseCode, ConnectionClosed, LogError
-from catenary.serving.admission import Admission, Refusal, new_connection_id
+from catenary.errors import CloseCode, ConnectionClosed
+from catenary.serving.admission import Admission, Refusal, told_of
 from catenary.serving.plain import PlainTransport
 from catenary.serving.query import Wanted
-from catenary.session import ClientMessage, Session
+from catenary.session import ClientMessage
 from catenary.wires.native import SUBPROTOCOL
 
 logger = logging.getLogger("catenary.serving")
@@ -45,50 +44,22 @@ class NativeEndpoint:
             self._admission.check_ready()
             wanted = self._admission.wanted(request)
             identity = await self._admission.identify(request)
-            connection = self._new_connection(request, is_known=identity is not None)
+            connection = self._admission.new_connection(
+                request, on_message=self._control.handle, is_authenticated=identity is not None
+            )
             if identity is not None:
-                await self._prepare(connection, identity, wanted)
-            elif self._is_crowded():
-                raise Refusal(429, "too_many", "too many unauthenticated connections")
+                await self._admission.prepare(connection, identity, wanted)
+            else:
+                self._check_crowd()
         except Refusal as refusal:
             await _refuse(scope, receive, send, refusal, offers_subprotocol=offers)
             return
         await self._open(connection, scope, receive, send, wanted, SUBPROTOCOL if offers else None)
 
-    def _is_crowded(self) -> bool:
+    def _check_crowd(self) -> None:
         manager = self._factory.manager
-        return manager.waiting_for_auth >= manager.limits.unauthenticated_connections
-
-    def _new_connection(self, request: HTTPConnection, *, is_known: bool) -> Connection:
-        manager = self._factory.manager
-        hub = manager.hub()
-        session = Session(
-            new_connection_id(), manager.limits, now=hub.loop.time(), is_authenticated=is_known
-        )
-        connection = Connection(
-            hub,
-            session,
-            on_message=self._control.handle,
-            on_closed=self._closed,
-        )
-        if self._admission.authenticator.needs_request:
-            connection.request = request
-        return connection
-
-    async def _prepare(self, connection: Connection, identity: Identity, wanted: Wanted) -> None:
-        admitted = await self._admission.admit(identity, wanted)
-        connection.may_write = admitted.may_write
-        connection.lives_until = lives_until(identity, self._factory.limits)
-        try:
-            connection.prepared = await connection.find_place(
-                identity,
-                log_id=admitted.log_id,
-                after=wanted.after,
-                thread_ids=wanted.thread_ids,
-            )
-        except LogError as error:
-            logger.warning("the log of %s cannot be read: %s", admitted.log_id, error)
-            raise Refusal(503, "not_ready", "the event log cannot be read", retry_after=1) from None
+        if manager.waiting_for_auth >= manager.limits.unauthenticated_connections:
+            raise Refusal(429, "too_many", "too many unauthenticated connections", retry_after=5)
 
     async def _open(
         self,
@@ -111,32 +82,15 @@ class NativeEndpoint:
         except ConnectionClosed:
             connection.give_up()
             return
+        except BaseException:
+            connection.give_up()
+            raise
         if connection.prepared is not None:
-            self._begin(connection, wanted)
+            self._admission.begin(connection, wanted)
         else:
             self._await_auth(connection, wanted, HTTPConnection(scope))
         if plain is not None:
             await plain.serve()
-
-    def _begin(self, connection: Connection, wanted: Wanted) -> None:
-        manager = self._factory.manager
-        assert connection.identity is not None
-        manager.add(connection, connection.identity.user_id)
-        if wanted.after not in {"start", "now", "open"}:
-            manager.counters.reconnects += 1
-        connection.begin()
-        logger.info(
-            "connected %s of %s after %s",
-            connection.session.connection_id, connection.log_id, connection.place,
-        )  # fmt: skip
-
-    def _closed(self, connection: Connection, code: int, reason: str) -> None:
-        if connection.identity is not None:
-            self._factory.manager.remove(connection, connection.identity.user_id)
-        logger.info(
-            "closed %s of %s with %s %s",
-            connection.session.connection_id, connection.log_id, code, reason,
-        )  # fmt: skip
 
     # A first message instead of a credential in the handshake
 
@@ -172,13 +126,17 @@ class NativeEndpoint:
     ) -> None:
         try:
             identity = await self._admission.identify_token(message.token or "", request)
-            await self._prepare(connection, identity, wanted)
+            await self._admission.prepare(connection, identity, wanted)
         except Refusal as refusal:
             code = refusal.close_code or CloseCode.LOG_UNAVAILABLE
             connection.close(code, refusal.message)
             return
+        except Exception:
+            logger.exception("a first message could not be handled", extra=told_of(connection))
+            connection.close(CloseCode.INTERNAL, "internal error")
+            return
         connection.authenticated(self._control.handle)
-        self._begin(connection, wanted)
+        self._admission.begin(connection, wanted)
         connection.release_messages()
 
 
