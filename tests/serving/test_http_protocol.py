@@ -321,7 +321,7 @@ async def test_no_timer_file_or_object_is_left_when_connections_end() -> None:
             assert not [
                 timer
                 for timer in gc.get_objects()
-                if isinstance(timer, asyncio.TimerHandle)
+                if type(timer) is asyncio.TimerHandle
                 and not timer.cancelled()
                 and "HTTPProtocol" in repr(timer)
             ]

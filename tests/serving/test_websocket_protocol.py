@@ -292,7 +292,7 @@ async def test_a_closing_that_was_completed_leaves_no_timer() -> None:
         await peer.close_frame()
         peer.send(closing(1000))
         await until(lambda: recorder.ends)
-        timers = [found for found in gc.get_objects() if isinstance(found, asyncio.TimerHandle)]
+        timers = [found for found in gc.get_objects() if type(found) is asyncio.TimerHandle]
         assert not [timer for timer in timers if "abort" in repr(timer) and not timer.cancelled()]
 
 
