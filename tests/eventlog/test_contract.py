@@ -206,6 +206,15 @@ async def test_a_refusal_within_a_step_comes_through_the_receipt(log: EventLog) 
         await late[0]
 
 
+async def test_a_repeat_within_a_step_shares_the_outcome(log: EventLog) -> None:
+    """Receipts that finalizers were given are settled, also where the key is known."""
+    (first,) = await append(log, event(1, key="k"))
+    with log._step():
+        late = [log.append(log.stream(USER), event(1, key=key)) for key in ("k", "l", "l")]
+    async with asyncio.timeout(5):
+        assert [(await receipt).seq for receipt in late] == [first.seq, 2, 2]
+
+
 async def test_a_signal_handler_may_emit_within_an_append(log: EventLog) -> None:
     """Events emitted by a signal handler that interrupts appends are all in the log."""
     stream = log.stream(USER)

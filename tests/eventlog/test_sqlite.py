@@ -15,9 +15,10 @@ from catenary.errors import (
 )
 from catenary.eventlog.model import ClaimState, Durability
 from catenary.eventlog.sqlite import SqliteLog
+from catenary.eventlog.sqlite_state import find_log
 from catenary.position import Position
 from catenary.wires.native import event_of
-from tests.eventlog.files import output, planted, run
+from tests.eventlog.files import locked, output, planted, run
 from tests.eventlog.support import (
     USER,
     Clock,
@@ -170,11 +171,17 @@ async def test_a_run_id_of_a_former_process_is_refused(path: Path) -> None:
     await first.stop()
     second = SqliteLog(path)
     stream = second.stream(USER)
-    given = [second.append(stream, entry) for entry in (started("r1"), delta("a"), event(1))]
-    for receipt in given[:2]:
+    await second.head(USER)
+    with locked(path):
+        given = [second.append(stream, entry) for entry in (started("r1"), delta("a"))]
+        async with asyncio.timeout(5):
+            while not stream.in_flight:
+                await asyncio.sleep(0)
+        given += [second.append(stream, entry) for entry in (delta("b"), event(1))]
+    for receipt in given[:3]:
         with pytest.raises(RunClosed, match="has been before"):
             await receipt
-    assert (await given[2]).seq == 3
+    assert (await given[3]).seq == 3
     with pytest.raises(RunClosed, match="has been before"):
         second.append(stream, delta("b"))
     await second.stop()
@@ -228,6 +235,19 @@ async def test_its_own_runs_stay_open_over_stop_and_start(path: Path) -> None:
     await log.stop()
     await append(log, delta("a"), completed())
     assert said(await all_records(log)) == "a"
+    await log.stop()
+
+
+async def test_what_was_read_late_does_not_turn_a_stream_back(path: Path) -> None:
+    """A stream that the writer has loaded ignores what a reader found before it."""
+    log = SqliteLog(path)
+    await append(log, event(1))
+    stale = await log._read(find_log, USER)
+    assert stale is not None
+    await append(log, event(2))
+    stream = log.stream(USER)
+    stream.show(stale)
+    assert stream.head == 2
     await log.stop()
 
 

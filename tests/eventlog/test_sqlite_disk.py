@@ -116,6 +116,9 @@ async def test_a_full_intake_refuses_but_keeps_room_for_ends(path: Path) -> None
         with pytest.raises(LogFull) as full:
             while True:
                 given.append(log.append(stream, event(len(given), size=1000)))
+        with pytest.raises(LogFull):
+            while True:
+                given.append(log.append(stream, event()))
         assert full.value.cause is not None
         assert "locked" in full.value.cause
         assert full.value.limit_bytes == 40_000

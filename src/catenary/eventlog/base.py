@@ -41,11 +41,6 @@ PAGE_EVENTS = 500
 PAGE_BYTES = 256 * 1024
 
 
-def new_epoch() -> str:
-    """Return a random name for a term: 40 bits, so that a reuse is not met in practice."""
-    return secrets.token_hex(5)
-
-
 class EventLog(Stepping):
     """
     One store of event logs. Thread-safe unless a method says otherwise.
@@ -363,11 +358,7 @@ class EventLog(Stepping):
         """Return at least the streams with runs that this process holds open."""
 
     def expire_leases(self) -> None:
-        """
-        Close the runs whose producers are silent for longer than their lease.
-
-        Runs that go on after they were asked to stop are closed too.
-        """
+        """Close the runs whose lease is over, and those that go on 10 s after a cancel."""
         for stream in self._held_streams():
             close_overdue_runs(self, stream, int(self._clock() * 1000))
 

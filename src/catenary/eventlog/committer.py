@@ -279,11 +279,13 @@ class CommittingLog(IntakeLog):
         """
         with self._step():
             self._starts = max(0, self._starts - 1)
-            life = self._life
-            if self._starts or life is None:
+            if self._starts:
                 return
-            life.stop(STOP_TIMEOUT)
-        await asyncio.wrap_future(life.closed)
+            if self._life is not None:
+                self._life.stop(STOP_TIMEOUT)
+            ending = self._ending
+        if ending is not None:
+            await asyncio.wrap_future(ending.closed)
 
     def problem(self) -> str | None:
         """Return why the log does not commit now."""

@@ -12,13 +12,14 @@ from collections import OrderedDict
 from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Any
 
-from catenary.eventlog.base import PAGE_BYTES, PAGE_EVENTS, EventLog, new_epoch
+from catenary.eventlog.base import PAGE_BYTES, PAGE_EVENTS, EventLog
 from catenary.eventlog.entry import Entry
+from catenary.eventlog.epoch import new_epoch
 from catenary.eventlog.expiring import ExpiringTable
 from catenary.eventlog.memory_stream import MemoryStream
 from catenary.eventlog.model import CancelOutcome, Claim, Durability, Page, Retention, RunInfo
 from catenary.eventlog.receipt import wake
-from catenary.eventlog.retention import count_to_drop, erased_entry, trim_limits
+from catenary.eventlog.retention import count_to_drop, erased_entry
 from catenary.eventlog.stream import HeldRun, Stream, Watcher
 from catenary.events import RUN_ENDS
 from catenary.fold import RunState, encode_state
@@ -63,7 +64,7 @@ class MemoryLog(EventLog):
         if stream is None:
             with self._lock:
                 stream = MemoryStream(log_id, self._epoch)
-                self._trim_later(stream)
+                stream.trim_later(self._retention)
                 stream = self._streams.setdefault(log_id, stream)
         return stream
 
@@ -113,12 +114,7 @@ class MemoryLog(EventLog):
         )
         if drop:
             stream.drop(drop)
-        self._trim_later(stream)
-
-    def _trim_later(self, stream: MemoryStream) -> None:
-        stream.trim_events, stream.trim_bytes = trim_limits(
-            self._retention, len(stream.records), stream.bytes_held
-        )
+        stream.trim_later(self._retention)
 
     def _held_streams(self) -> list[Stream]:
         return list(self._streams.values())

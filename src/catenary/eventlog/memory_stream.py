@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections import OrderedDict
 
 from catenary.eventlog.commands import CommandTable
-from catenary.eventlog.model import RunInfo
-from catenary.eventlog.retention import tombstone
+from catenary.eventlog.model import Retention, RunInfo
+from catenary.eventlog.retention import tombstone, trim_limits
 from catenary.eventlog.stream import HeldRun, Stream
 from catenary.eventlog.terms import Terms
 from catenary.fold import RunFold
@@ -56,6 +56,12 @@ class MemoryStream(Stream):
             if record.run_id == run.run_id:
                 fold.apply(event_of(record))
         return fold
+
+    def trim_later(self, retention: Retention) -> None:
+        """Let the log grow by some slack, so that trimming is seldom."""
+        self.trim_events, self.trim_bytes = trim_limits(
+            retention, len(self.records), self.bytes_held
+        )
 
     def drop(self, count: int) -> None:
         """Drop the oldest records; what open runs said in them stays folded."""

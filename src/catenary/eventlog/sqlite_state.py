@@ -7,8 +7,8 @@ from typing import NamedTuple
 
 import msgspec
 
-from catenary.eventlog.base import new_epoch
 from catenary.eventlog.committer_stream import CommitStream
+from catenary.eventlog.epoch import new_epoch
 from catenary.eventlog.model import Retention
 from catenary.eventlog.retention import trim_limits
 from catenary.eventlog.sqlite_batch import place_of, seq_of

@@ -12,11 +12,11 @@ from pathlib import Path
 from catenary.errors import RecordCorrupt
 from catenary.eventlog import sqlite_commands as commands
 from catenary.eventlog import sqlite_keeping as keeping
-from catenary.eventlog.base import new_epoch
 from catenary.eventlog.closing import ending_entries, producer_lost
 from catenary.eventlog.committer import CommittingLog
 from catenary.eventlog.committer_group import Batch, Group, Outcome
 from catenary.eventlog.committer_stream import CommitStream
+from catenary.eventlog.epoch import new_epoch
 from catenary.eventlog.model import Durability, Retention
 from catenary.eventlog.receipt import Receipt
 from catenary.eventlog.sqlite_batch import place_of
@@ -169,6 +169,10 @@ class SqliteWriter(CommittingLog):
                 if self._is_stored(group.batches, outcome):
                     outcome.results.clear()
                     return outcome
+            if self._problem is not None:
+                # Where room is short, what is written back makes some.
+                with suppress(sqlite3.Error):
+                    self._checkpoint()
             self._load(group.streams())
             with self._transaction() as transaction:
                 for batch in group.batches:
