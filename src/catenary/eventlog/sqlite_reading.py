@@ -6,11 +6,22 @@ import sqlite3
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 
+from catenary.eventlog.base import PAGE_BYTES
 from catenary.eventlog.model import Page
 from catenary.eventlog.sqlite_batch import place_of, unpack
 from catenary.eventlog.sqlite_state import terms_of
 from catenary.position import Position
 from catenary.record import Record, rest_after
+
+CHUNK_ROWS = 500
+
+_SIZES = (
+    "SELECT group_concat(place || ':' || bytes) FROM (SELECT place, bytes FROM batches "
+    "WHERE place > ? AND place < ? ORDER BY place LIMIT ?)"
+)
+_BODIES = (
+    "SELECT group_concat(place || ':' || hex(body)) FROM batches WHERE place > ? AND place <= ?"
+)
 
 
 @contextmanager
@@ -24,19 +35,55 @@ def snapshot(connection: sqlite3.Connection) -> Iterator[None]:
 
 
 def records_between(
-    connection: sqlite3.Connection, log: int, after: int, through: int
+    connection: sqlite3.Connection,
+    log: int,
+    after: int,
+    through: int,
+    chunk_bytes: int = PAGE_BYTES,
 ) -> Iterator[Record]:
-    """Return the records that hold a number above ``after``, in order, whole."""
-    rows = connection.execute(
-        "SELECT place, body FROM batches WHERE place > ? AND place < ? ORDER BY place",
-        (place_of(log, after), place_of(log + 1, 0)),
-    )
-    for place, body in rows:
-        for record in unpack(place, body):
-            if record.seq > through:
-                return
-            if record.seq > after:
-                yield record
+    """
+    Return the records that hold a number above ``after``, in order, whole.
+
+    They are fetched in chunks of about ``chunk_bytes``.
+    """
+    begin, end = place_of(log, after), place_of(log + 1, 0)
+    while (last := _end_of_chunk(connection, begin, end, chunk_bytes)) is not None:
+        for place, body in _bodies(connection, begin, last):
+            for record in unpack(place, body):
+                if record.seq > through:
+                    return
+                if record.seq > after:
+                    yield record
+        begin = last
+
+
+# Each row that SQLite hands out costs a turn at the interpreter's lock, which a busy loop
+# lets go every 5 ms only. So many rows are handed out as one text.
+
+
+def _end_of_chunk(
+    connection: sqlite3.Connection, begin: int, end: int, chunk_bytes: int
+) -> int | None:
+    listed = connection.execute(_SIZES, (begin, end, CHUNK_ROWS)).fetchone()[0]
+    if listed is None:
+        return None
+    size = 0
+    last = begin
+    for row in sorted(tuple(map(int, row.split(":"))) for row in listed.split(",")):
+        if last != begin and size + row[1] > chunk_bytes:
+            break
+        last = row[0]
+        size += row[1]
+    return last
+
+
+def _bodies(
+    connection: sqlite3.Connection, after: int, through: int
+) -> Iterator[tuple[int, bytes]]:
+    text: str = connection.execute(_BODIES, (after, through)).fetchone()[0]
+    rows = (row.split(":") for row in text.split(","))
+    for place, body in sorted((int(place), body) for place, body in rows):
+        yield place, bytes.fromhex(body)
 
 
 def read_page(
@@ -57,7 +104,7 @@ def read_page(
         last = terms.last_of(start.epoch) or 0
         taken: list[Record] = []
         size, reached = 0, start.seq
-        for record in records_between(connection, log, start.seq, last):
+        for record in records_between(connection, log, start.seq, last, limit_bytes):
             if record.first_seq <= reached:
                 record = rest_after(record, reached)  # noqa: PLW2901
             reached = record.seq
