@@ -42,27 +42,37 @@ class Control:
     def handle(self, connection: Connection, message: ClientMessage) -> None:
         """Take one well-formed message of an authenticated connection."""
         if message.type == "position":
-            self._start(self._note_position(connection, message))
+            self._start(self._note_position(connection, message), connection, message)
         elif message.type == "auth":
-            self._start(self._renew(connection, message))
+            self._start(self._renew(connection, message), connection, message)
         elif message.type == "cancel_run":
-            self._start(self._cancel_run(connection, message))
+            self._start(self._cancel_run(connection, message), connection, message)
         elif message.type == "answer":
             text = "this server asked no question with this id"
             connection.answer(error_frame(message.id, "forbidden", text))
         else:
             self._enqueue(connection, message)
 
-    def _start(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+    def _start(
+        self, work: Coroutine[Any, Any, None], connection: Connection, message: ClientMessage
+    ) -> asyncio.Task[None]:
         task = asyncio.ensure_future(work)
         self._tasks.add(task)
-        task.add_done_callback(self._ended)
+        task.add_done_callback(lambda done: self._ended(done, connection, message))
         return task
 
-    def _ended(self, task: asyncio.Task[None]) -> None:
+    def _ended(
+        self, task: asyncio.Task[None], connection: Connection, message: ClientMessage
+    ) -> None:
+        """Answer also where the work could not: every message gets an answer."""
         self._tasks.discard(task)
-        if not task.cancelled() and task.exception() is not None:
+        if task.cancelled():
+            text = "its handling was given up"
+            connection.answer(error_frame(message.id, "interrupted", text))
+        elif task.exception() is not None:
             logger.error("a client's message could not be handled", exc_info=task.exception())
+            text = "the message could not be handled"
+            connection.answer(error_frame(message.id, "handler_failed", text))
 
     # Commands
 
@@ -74,7 +84,7 @@ class Control:
             return
         lanes.waiting += 1
         former = lanes.last.get(message.thread_id)
-        task = self._start(self._command(connection, message, former))
+        task = self._start(self._command(connection, message, former), connection, message)
         lanes.last[message.thread_id] = task
         task.add_done_callback(lambda done: lanes.leave(message.thread_id, done))
 
