@@ -89,7 +89,7 @@ async def test_what_cannot_be_computed_fails_its_tool_and_not_the_run(ask: Askin
 async def test_what_is_listed_is_counted(ask: Asking) -> None:
     state = await ask("How many duties are there?")
     assert state.text == (
-        f"3: D1 (Isolation), D2 (Watch), D3 (Log). [{GUIDE}, “Duties of a keeper”]"
+        f"3: D1 (Isolation); D2 (Watch); D3 (Log). [{GUIDE}, “Duties of a keeper”]"
     )
     assert ask.tools == ["count"]
 

@@ -112,6 +112,8 @@ def test_entries_of_the_list_with_that_heading_are_counted(library: Library) -> 
     assert listing is not None
     assert listing.entries == ("D1 (Isolation)", "D2 (Watch)", "D3 (Log)")
     assert library.count("storms").listing is None
+    assert Library({"a.md": "# Broken lamps at sea\n- one"}).count("lamps").listing is None
+    assert Library({"a.md": "# 3. Lamps (oil, wick)\n- one"}).count("lamps").listing is not None
     assert library.count("duties", "docs/rules.md").listing is None
 
 
@@ -128,3 +130,4 @@ def test_stems_bring_forms_of_a_word_together() -> None:
         "5",
     ]
     assert terms("What happens with kill -9, and kill?") == ["kill"]
+    assert terms("Is producer_lost an end?") == ["producer_lost", "producer", "lost", "end"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from catenary.demo.markdown import Section, entries_of, facts_of, sections_of
@@ -92,7 +92,9 @@ def test_entries_are_the_rows_of_the_table_or_the_items_of_the_list() -> None:
     assert entries_of("No list here.") == []
 
 
-@given(st.text(st.sampled_from("#`|-* a.\n\t1"), max_size=80))
+@given(st.text(st.sampled_from("#`|-* a.\n\t1:"), max_size=80))
+@example("||\n |")
+@example("|-|\n|-|")
 def test_any_text_is_taken_apart(text: str) -> None:
     for one in sections_of("x.md", text):
         facts_of(one.text)

@@ -44,6 +44,7 @@ def test_number_of_parts_is_bounded() -> None:
         ("What is 3 × 4?", Kind.COMPUTE, "3 * 4"),
         ("How many guarantees are there?", Kind.COUNT, "guarantees"),
         ("How many close codes does it have?", Kind.COUNT, "close codes"),
+        ("How many boats may a pier have?", Kind.SEARCH, ""),
         ("How many duties?", Kind.COUNT, "duties"),
         ("How often is the word “lamp” mentioned?", Kind.MENTIONS, "lamp"),
         ("How many times does fog horn occur?", Kind.MENTIONS, "fog horn"),
@@ -63,6 +64,11 @@ def test_part_that_points_back_carries_what_it_points_at() -> None:
     parts = parts_of("What is 30 boats × 64 KiB, and where does that limit come from? Why lamps?")
     assert [part.context for part in parts] == ["", "What is 30 boats × 64 KiB", ""]
     assert (parts[1].is_numeric, parts[2].is_numeric) == (True, False)
+
+
+def test_limits_are_looked_for_where_one_is_asked_for() -> None:
+    assert parts_of("How many boats may a pier have?")[0].hints == " limits"
+    assert parts_of("How many boats are there?")[0].hints == ""
 
 
 def test_part_that_asks_how_to_do_something_is_known() -> None:

@@ -150,7 +150,7 @@ class Investigation:
             return await self._search()
         section, entries = tally.listing.section, tally.listing.entries
         await self._think(f"“{section.title}” in {section.path} lists them.", 2, 2)
-        named = ", ".join(_shortened(entry) for entry in entries[:12])
+        named = "; ".join(_shortened(entry) for entry in entries[:12])
         more = f" and {len(entries) - 12} more" if len(entries) > 12 else ""
         text = f"{len(entries)}: {named}{more}. [{section.path}, “{section.title}”]"
         return Finding(text=text, sources=(section,))
@@ -200,8 +200,8 @@ class Investigation:
         part = self._part
         query = " ".join(terms(part.text))
         await self._think(self._reason(), 1, 3)
-        async with self._run.tool("search", {"query": query, "context": part.context}) as tool:
-            hits = self._library.search(part.text, context=part.context, limit=_HITS)
+        async with self._run.tool("search", {"query": query, "context": part.hints}) as tool:
+            hits = self._library.search(part.text, context=part.hints, limit=_HITS)
             tool.set_result(
                 [
                     {**_source(hit.section), "line": hit.section.first_line, "score": hit.score}

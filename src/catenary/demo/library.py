@@ -25,6 +25,7 @@ _MAX_FILE_BYTES = 1024 * 1024
 _SATURATION = 1.2
 _LENGTH_WEIGHT = 0.75
 _TITLE_WEIGHT = 3
+_ASIDE = re.compile(r"\([^)]*\)|^[\d.]+\s")
 RELATED_WEIGHT = 0.35
 CONTEXT_WEIGHT = 0.6
 
@@ -182,16 +183,18 @@ class Library:
         )
 
     def _listing(self, what: str, paths: Sequence[str]) -> Listing | None:
+        """Return the section headed by what is asked for, with one other word at most."""
         wanted = set(terms(what))
-        best: Listing | None = None
+        found: list[tuple[int, Section]] = []
         for section in self.sections:
-            words = set(terms(section.title))
-            if not wanted or not wanted <= words or section.path not in paths:
-                continue
-            entries = tuple(entries_of(section.text))
-            if entries and (best is None or len(words) < len(terms(best.section.title))):
-                best = Listing(section=section, entries=entries)
-        return best
+            words = set(terms(_ASIDE.sub("", section.title)))
+            others = len(words - wanted)
+            if wanted and wanted <= words and others <= 1 and section.path in paths:
+                found.append((others, section))
+        for _, section in sorted(found, key=lambda pair: pair[0]):
+            if entries := tuple(entries_of(section.text)):
+                return Listing(section=section, entries=entries)
+        return None
 
 
 def _counted(section: Section) -> Counter[str]:

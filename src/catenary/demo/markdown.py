@@ -10,7 +10,7 @@ import msgspec
 _HEADING = re.compile(r"(#{1,6})\s+(.+?)\s*#*\s*$")
 _FENCE = re.compile(r"\s*(```|~~~)")
 _ITEM = re.compile(r"\s*(?:[-*+]|\d{1,3}[.)])\s+(.*)")
-_RULE = re.compile(r"\s*\|?[\s:|-]+\|[\s:|-]*$")
+_RULE = re.compile(r"\s*\|?\s*:?-+[\s:|-]*")
 _CELL = re.compile(r"(?<!\\)\|")
 _SENTENCE_END = re.compile(r"(?:(?<=[.!?])|(?<=[.!?][\"”)*`]))\s+(?=[\"“(*`\[]*[A-Z0-9])")
 _ABBREVIATION = re.compile(r"(?:\b(?:e\.g|i\.e|etc|vs|cf|No)|\s[A-Z])\.$")
@@ -47,10 +47,12 @@ class Fact(msgspec.Struct, frozen=True, kw_only=True):
     A sentence, a row of a table or a block of code.
 
     ``lean`` is the sentence before one that begins with a pronoun, or the one
-    that announces code: quoted alone it would not be understood.
+    that announces code: quoted alone it would not be understood. Facts of one
+    ``paragraph`` (or item, or table) stand together.
     """
 
     text: str
+    paragraph: int
     lean: str = ""
     is_code: bool = False
 
@@ -103,14 +105,16 @@ def plain(text: str) -> str:
 def facts_of(text: str) -> list[Fact]:
     """Return what a section says, in order, ready to be quoted."""
     facts: list[Fact] = []
+    at = -1
     for kind, lines in _blocks(_COMMENT.sub("", text).splitlines()):
+        at += kind != "code"  # code belongs to the paragraph above it
         if kind == "code":
             lean = facts[-1].text if facts and facts[-1].text.endswith(":") else ""
-            facts.append(Fact(text="\n".join(lines), lean=lean, is_code=True))
+            facts.append(Fact(text="\n".join(lines), paragraph=at, lean=lean, is_code=True))
         elif kind == "table":
-            facts.extend(Fact(text=row) for row in _rows(lines))
+            facts.extend(Fact(text=row, paragraph=at) for row in _rows(lines))
         else:
-            facts.extend(_sentence_facts(plain(" ".join(line.strip() for line in lines))))
+            facts.extend(_sentence_facts(plain(" ".join(line.strip() for line in lines)), at))
     return facts
 
 
@@ -166,7 +170,8 @@ def _kind(line: str, before: str) -> str:
 
 def _rows(lines: list[str]) -> Iterator[str]:
     rows = [_cells(line) for line in lines if not _RULE.fullmatch(line)]
-    header = rows[0] if len(lines) > 1 and _RULE.fullmatch(lines[1]) else []
+    has_header = len(lines) > 1 and not _RULE.fullmatch(lines[0]) and _RULE.fullmatch(lines[1])
+    header = rows[0] if has_header else []
     for row in rows[1:] if header else rows:
         if len(row) < 3 or not header:
             yield ": ".join(cell for cell in row if cell)
@@ -180,11 +185,11 @@ def _cells(line: str) -> list[str]:
     return [plain(cell.replace("\\|", "|")) for cell in _CELL.split(line.strip().strip("|"))]
 
 
-def _sentence_facts(text: str) -> Iterator[Fact]:
+def _sentence_facts(text: str, paragraph: int) -> Iterator[Fact]:
     before = ""
     for sentence in _sentences(text):
         is_leaning = _LEANING.match(sentence) is not None
-        yield Fact(text=sentence, lean=before if is_leaning else "")
+        yield Fact(text=sentence, paragraph=paragraph, lean=before if is_leaning else "")
         before = sentence
 
 

@@ -23,11 +23,11 @@ _LEANING = re.compile(
     re.IGNORECASE,
 )
 _COUNTED = re.compile(
-    r"\bhow many\s+(?P<what>[\w' -]+?)\s+"
-    r"(?:are|is|do|does|did|can|may|has|have|will|exist|there|in)\b",
+    r"\bhow many\s+(?!.*\b(?:may|can|could|should|allowed)\b)(?P<what>[\w' -]+?)\s*"
+    r"(?:\s(?:are|is) there\b|\s(?:exist|in)\b|\s(?:do|does|has|have)\s.*\b(?:have|has|exist)\b"
+    r"|\s(?:are|is)\s|[?.!]*$)",
     re.IGNORECASE,
 )
-_COUNTED_SHORT = re.compile(r"\bhow many\s+(?P<what>[\w' -]+?)\s*[?.!]*$", re.IGNORECASE)
 _MENTIONED = re.compile(
     r"\bhow (?:often|many times)\s+(?:does|do|is|are)\s+(?:the\s+)?(?:(?:word|phrase|term)\s+)?"
     r"[\"“'`]?(?P<what>[\w*-]+(?:\s+[\w*-]+){0,3}?)[\"”'`]?\s+"
@@ -44,6 +44,10 @@ _DEFINITION = re.compile(
 )
 _NUMERIC = re.compile(
     r"\bhow (?:many|much|long|often|big|large|fast|old|far)\b|\blimits?\b|\bmaximum\b",
+    re.IGNORECASE,
+)
+_BOUNDED = re.compile(
+    r"\bhow (?:many|much|long|big|large)\b.*\b(?:may|can|could|allowed|at most|up to|maximum)\b",
     re.IGNORECASE,
 )
 _DOING = re.compile(
@@ -73,6 +77,11 @@ class Part(msgspec.Struct, frozen=True, kw_only=True):
     kind: Kind
     subject: str = ""
     context: str = ""
+
+    @property
+    def hints(self) -> str:
+        """What else to look for: the context, and limits where one is asked for."""
+        return f"{self.context} limits" if _BOUNDED.search(self.text) else self.context
 
     @property
     def is_numeric(self) -> bool:
@@ -108,7 +117,7 @@ def _part(text: str, context: str) -> Part:
         return Part(text=text, kind=Kind.FILE, subject=match["path"], context=context)
     if match := _MENTIONED.search(text):
         return Part(text=text, kind=Kind.MENTIONS, subject=match["what"], context=context)
-    if match := _COUNTED.search(text) or _COUNTED_SHORT.search(text):
+    if match := _COUNTED.search(text):
         return Part(text=text, kind=Kind.COUNT, subject=_counted(match["what"]), context=context)
     match = _DEFINITION.match(text)
     subject = match["what"] if match else ""

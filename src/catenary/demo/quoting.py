@@ -20,6 +20,8 @@ _SEEN_WEIGHT = 0.25
 _TITLE_SHARE = 0.5
 _READABLE_WORDS = 45
 _SHORT_LINES = 15
+_SHORT_WORDS = 25
+_BEING = re.compile(r"\b(?:is|are|means?|names?|says|tells|stands|was)\b|^\W*\w+[:.]")
 
 
 class Quote(msgspec.Struct, frozen=True, kw_only=True):
@@ -46,7 +48,7 @@ def choose(
     ``sections`` are those found, each with the text that was read of it and
     its score, the best first. Empty if nothing fits well enough.
     """
-    weights = library.weigh(part.text, part.context)
+    weights = library.weigh(part.text, part.hints)
     candidates = [
         Quote(fact=fact, section=section, rank=rank, place=place, score=score)
         for rank, (section, text, score) in enumerate(sections)
@@ -66,7 +68,8 @@ def choose(
                 left[term] *= _SEEN_WEIGHT
     if _share(part, chosen, weights) < _MIN_SHARE:
         return []
-    shown = _without_repeats([*chosen, *_announced(chosen, candidates)])
+    more = [*_announced(chosen, candidates), *_continued(part, chosen, candidates)]
+    shown = _without_repeats([*chosen, *more])
     return sorted(shown, key=lambda quote: (quote.rank, quote.place))
 
 
@@ -102,16 +105,24 @@ def _fitness(quote: Quote, part: Part, chosen: Sequence[Quote]) -> float:
         fitness *= 0.9 if part.is_doing and length < 80 else 0.1
     if part.is_numeric and re.search(r"\d", quote.text):
         fitness *= 1.4
-    if part.subject and _is_defined(part.subject, quote.text):
-        fitness *= 2
+    if quote.text.endswith(":"):
+        fitness *= 0.5
+    if part.subject:
+        fitness *= _definition(part.subject, quote)
     if chosen and quote.section == chosen[0].section:
         fitness *= 1.3
     return fitness
 
 
-def _is_defined(subject: str, text: str) -> bool:
+def _definition(subject: str, quote: Quote) -> float:
+    """Return what a fact counts for as the one that says what the subject is."""
     wanted = terms(subject)
-    return bool(wanted) and terms(" ".join(text.split()[:6]))[: len(wanted)] == wanted
+    begin = " ".join(quote.fact.text.split()[:7])
+    if terms(begin)[: len(wanted)] == wanted and _BEING.search(begin):
+        return 2.0
+    is_titled = wanted == terms(quote.section.title)
+    is_first = quote.fact.paragraph == 0 and not quote.fact.is_code
+    return 5.0 if is_titled and is_first else 1.0
 
 
 def _share(part: Part, chosen: Sequence[Quote], weights: Mapping[str, float]) -> float:
@@ -132,6 +143,21 @@ def _announced(chosen: Sequence[Quote], others: Sequence[Quote]) -> list[Quote]:
         if quote.fact.is_code
         and (quote.section, quote.fact.lean) in said
         and quote.fact.text.count("\n") < _SHORT_LINES
+    ]
+
+
+def _continued(part: Part, chosen: Sequence[Quote], others: Sequence[Quote]) -> list[Quote]:
+    """Return the sentence after a single short one, which tells more about the matter."""
+    first = chosen[0]
+    if len(chosen) > 1 or part.is_numeric or len(first.text.split()) > _SHORT_WORDS:
+        return []
+    return [
+        quote
+        for quote in others
+        if quote.section == first.section
+        and quote.place == first.place + 1
+        and quote.fact.paragraph == first.fact.paragraph
+        and not quote.fact.is_code
     ]
 
 

@@ -6,12 +6,12 @@ import re
 from collections.abc import Iterator
 
 _TOKEN = re.compile(r"[a-z0-9]+(?:[_.-][a-z0-9]+)*")
-_DIGIT = re.compile(r"[0-9]")
+_NAME = re.compile(r"[a-z0-9]+(?:_[a-z0-9]+)+")
 _PIECE = re.compile(r"[a-z0-9]+")
 
 FILLER = frozenset(
     """
-    a about all also am an and any are as ask at be been big but by can come comes could cover covers describe did do
+    a about all also am an and any are as ask at be been big but by can come comes could cover covers describe difference did do
     does doing each else explain far fast for from get gets give go goes had happen happens has have he her
     his how i if in into is it its just kind large let like long made make many may me mean means more most much
     must my need no not of often old on one or our out over please said say says see shall she should show so
@@ -37,6 +37,8 @@ RELATED = {
     "install": ("pip", "start"),
     "start": ("begin", "run"),
     "stop": ("cancel", "drain", "end"),
+    "authenticat": ("token", "ticket", "credential", "cookie"),
+    "browser": ("page", "javascript", "cookie", "origin"),
     "lose": ("lost", "loss"),
     "lost": ("lose", "loss", "gap"),
     "secret": ("redact", "token", "password"),
@@ -76,8 +78,13 @@ def terms(text: str) -> list[str]:
     """
     Return the stems that say what a text asks for, each once, in order.
 
-    A single digit, as in ``kill -9``, says too little.
+    A name such as ``agent_started`` also counts as a whole. A single digit, as
+    in ``kill -9``, says too little.
     """
-    words = _PIECE.findall(text.lower().replace("'", ""))
-    wanted = (word for word in words if word not in FILLER and not _DIGIT.fullmatch(word))
-    return list(dict.fromkeys(map(stem, wanted)))
+    lower = text.lower().replace("'", "")
+    wanted = (word for word in _PIECE.findall(lower) if not _says_little(word))
+    return list(dict.fromkeys([*_NAME.findall(lower), *map(stem, wanted)]))
+
+
+def _says_little(word: str) -> bool:
+    return word in FILLER or (len(word) == 1 and word.isdigit())
