@@ -126,6 +126,10 @@ class WebSocketManager:
         chosen = self._all() if user_id is None else list(self._by_user.get(user_id, ()))
         return [_info(connection) for connection in chosen]
 
+    def lags(self) -> list[int]:
+        """Return, for each open connection, how many events the log has beyond its cursor."""
+        return [_lag(connection) for connection in self._all()]
+
     async def is_online(self, user_id: str) -> bool:
         """Whether a connection of this user is open."""
         return bool(self._by_user.get(user_id))
@@ -183,9 +187,7 @@ class WebSocketManager:
 
 
 def _info(connection: Connection) -> ConnectionInfo:
-    stream = connection.stream
     identity = connection.identity
-    head = stream.head if stream is not None else connection.place.seq
     return ConnectionInfo(
         connection_id=connection.session.connection_id,
         user_id=identity.user_id if identity is not None else "",
@@ -193,7 +195,12 @@ def _info(connection: Connection) -> ConnectionInfo:
         log_id=connection.log_id,
         status=connection.session.status,
         position=connection.place,
-        lag=max(0, head - connection.place.seq),
+        lag=_lag(connection),
         silent_for=max(0.0, connection.hub.loop.time() - connection.transport.last_heard),
         opened_at=connection.opened_at,
     )
+
+
+def _lag(connection: Connection) -> int:
+    stream = connection.stream
+    return max(0, stream.head - connection.place.seq) if stream is not None else 0
