@@ -80,7 +80,9 @@ class WebSocketBridgeFactory:
         self._run_drain_timeout = run_drain_timeout
         self._data_limit_bytes = data_limit_bytes
         self._tasks: list[asyncio.Task[None]] = []
-        self._starts = 0
+        self._is_starting = False
+        self.failure: Exception | None = None
+        """Why a server could not start this bridge and does not try again; see ``Lifespan``."""
         self.is_draining = False
         self.is_started = False
 
@@ -177,15 +179,15 @@ class WebSocketBridgeFactory:
         Raises:
             LogUnavailable: If the log cannot be opened.
         """
-        if self.is_started:
+        if self.is_started or self._is_starting:
             return
-        self.is_started = True
-        self.is_draining = self.supervisor.is_draining = False
+        self._is_starting = True
         try:
             await self.log.start()
-        except BaseException:
-            self.is_started = False
-            raise
+        finally:
+            self._is_starting = False
+        self.is_started = True
+        self.is_draining = self.supervisor.is_draining = False
         self.log.run_ended = self.reporter.run_ended
         self._tasks = [
             asyncio.create_task(work, name=f"catenary {name}")
