@@ -33,7 +33,7 @@ ROWS = [
     {"inbound"},
     {"constructor"},
     {"manager"},
-    {"connection", "hub", "emitter", "supervisor"},
+    {"connection", "hub", "replay", "emitter", "supervisor"},
     {"lanes"},
     {"runs", "tool", "interrupt"},
     {"verbs", "auth", "tickets"},

@@ -15,13 +15,15 @@ from typing import TYPE_CHECKING
 
 from catenary.auth import Identity
 from catenary.context import ConnectionStatus
-from catenary.errors import CloseCode, LogError
+from catenary.errors import CloseCode
+from catenary.eventlog.model import Page
 from catenary.eventlog.stream import Stream
 from catenary.eventlog.terms import Gap
 from catenary.hub import Hub
 from catenary.lanes import Lanes
 from catenary.position import Position
 from catenary.record import merge_adjacent
+from catenary.replay import TURN_BYTES, replay
 from catenary.session import (
     ClientMessage,
     Close,
@@ -38,9 +40,6 @@ if TYPE_CHECKING:
     from starlette.requests import HTTPConnection
 
 logger = logging.getLogger("catenary.connection")
-
-TURN_BYTES = 64 * 1024
-"""A cursor hands over at most this much a turn."""
 
 ANSWERS_BYTES = 1024 * 1024
 """With more than this unsent, nothing more is read from the client until it takes some."""
@@ -202,26 +201,14 @@ class Connection:
             self._write(self.session.live(self.place))
 
     async def _replay(self, stream: Stream) -> None:
-        """Read pages from the log until the tail has the next event, or the socket is full."""
         try:
-            async with self.hub.replay_slots:
-                while self.stream is stream and not self.transport.is_paused:
-                    if await self._replay_page(stream):
-                        break
-        except LogError as error:
-            self._lost_log(error)
+            await replay(self, stream)
         finally:
             self._is_replaying = False
-        if self.stream is stream and not self.transport.is_paused:
-            self.pump()
+        self.pump()
 
-    async def _replay_page(self, stream: Stream) -> bool:
-        """Write one page; returns whether the cursor has reached the tail."""
-        page = await self.hub.log.read(
-            self.log_id, self.place, limit_bytes=TURN_BYTES, thread_ids=self.thread_ids
-        )
-        if self.stream is not stream:
-            return True
+    def write_page(self, page: Page) -> None:
+        """Write a page of the log, merged, and move on to its end."""
         counters = self.hub.counters
         if page.gap is not None:
             self._tell_gap(page.gap)
@@ -233,12 +220,6 @@ class Connection:
             counters.events_delivered += len(merged)
             counters.events_merged += len(page.records) - len(merged)
         self.place = page.place
-        tail = stream.tail
-        return (
-            tail is not None
-            and page.place.epoch == stream.epoch
-            and page.place.seq + 1 >= tail.first
-        )
 
     def _tell_gap(self, gap: Gap) -> None:
         self.hub.counters.gaps[gap.reason] += 1
@@ -247,10 +228,6 @@ class Connection:
             self.log_id, self.session.connection_id, gap.after, gap.resumes_at, gap.reason,
         )  # fmt: skip
         self._write(gap_frame(gap))
-
-    def _lost_log(self, error: LogError) -> None:
-        logger.warning("connection %s cannot read: %s", self.session.connection_id, error)
-        self.close(CloseCode.LOG_UNAVAILABLE, "the event log cannot be read")
 
     # A first message that says who this is
 
@@ -338,6 +315,7 @@ class Connection:
         if self.session.status in (ConnectionStatus.CLOSED, ConnectionStatus.CLOSING):
             return
         self.session.status = ConnectionStatus.CLOSING
+        self.stream = None
         self.transport.close(code, reason)
 
     def say_closing(self, reason: str, reconnect_after: float) -> None:

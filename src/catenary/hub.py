@@ -12,10 +12,12 @@ import asyncio
 import threading
 import time
 from collections import deque
+from operator import itemgetter
 from typing import Protocol
 
 from catenary.eventlog.base import EventLog
 from catenary.eventlog.stream import Stream
+from catenary.limits import Limits
 from catenary.observe.counters import Counters
 
 TURN_SECONDS = 0.001
@@ -58,11 +60,12 @@ class Subscription:
 class Hub:
     """The ready cursors of one loop. All but ``make_ready`` is for the loop's thread."""
 
-    def __init__(self, log: EventLog, counters: Counters, *, replaying: int) -> None:
+    def __init__(self, log: EventLog, counters: Counters, limits: Limits) -> None:
         self.log = log
         self.counters = counters
         self.loop = asyncio.get_running_loop()
-        self.replay_slots = asyncio.Semaphore(replaying)
+        self.limits = limits
+        self.replay_slots = asyncio.Semaphore(limits.replaying)
         self._thread = threading.get_ident()
         self._ready: deque[Ready] = deque()
         self._is_scheduled = False
@@ -123,10 +126,31 @@ class Hub:
             return
         del self._subscriptions[log_id]
         watching = subscription.watching
-        if watching is not None and watching.done() and watching.exception() is None:
+        if watching is not None and _has_result(watching):
             self.log.unwatch(watching.result(), subscription)
+
+    def trim_tails(self) -> None:
+        """Bring the tails read here under their limit: those that were quiet longest go first."""
+        held = [
+            (subscription.woken_at, watching.result())
+            for subscription in self._subscriptions.values()
+            if (watching := subscription.watching) is not None and _has_result(watching)
+        ]
+        excess = sum(stream.tail.bytes_held for _, stream in held if stream.tail)
+        excess -= self.limits.tail_bytes
+        if excess <= 0:
+            return
+        for _, stream in sorted(held, key=itemgetter(0)):
+            if excess <= 0:
+                return
+            excess -= stream.tail.bytes_held if stream.tail is not None else 0
+            self.log.drop_tail(stream)
 
     def start(self, task: asyncio.Task[None]) -> None:
         """Keep a task of a connection alive until it ends."""
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+
+def _has_result(future: asyncio.Future[Stream]) -> bool:
+    return future.done() and not future.cancelled() and future.exception() is None

@@ -25,5 +25,9 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     """How long a connection may live on a credential without an expiry."""
     unauthenticated_connections: int = 1000
     """How many connections of a node may wait for their first message."""
+    tail_bytes: int = 256 * 1024 * 1024
+    """How much of the frames' memory a node spends on tails; the longest quiet go first."""
     replaying: int = 100
     """How many cursors of a node read from the log at a time."""
+    log_patience: float = 60
+    """How long readers wait for a log that cannot be read before they are closed with 4003."""

@@ -69,7 +69,7 @@ class WebSocketManager:
         hub = self._hubs.get(loop)
         if hub is None:
             self._forget_closed_loops()
-            hub = Hub(self.log, self.counters, replaying=self.limits.replaying)
+            hub = Hub(self.log, self.counters, self.limits)
             self._hubs[loop] = hub
         return hub
 
@@ -170,6 +170,7 @@ class WebSocketManager:
         ``now`` is a time of that loop, ``wall_clock`` seconds since 1970.
         """
         hub = self.hub()
+        hub.trim_tails()
         interval = self.limits.heartbeat_interval
         for connection in self._all():
             if connection.hub is hub:

@@ -21,27 +21,22 @@ from __future__ import annotations
 import abc
 import secrets
 import time
-from collections import deque
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection
 from typing import Any
 
-from catenary.errors import LifecycleError, UsageError
-from catenary.eventlog.entry import Entry
+from catenary.eventlog.accepting import Accepting
 from catenary.eventlog.model import CancelOutcome, Claim, Durability, Page, RunInfo
 from catenary.eventlog.overdue import close_overdue_runs
-from catenary.eventlog.receipt import Receipt, wake
 from catenary.eventlog.seen import SeenWatch
-from catenary.eventlog.stepping import Stepping
 from catenary.eventlog.stream import HeldRun, Stream, Watcher
 from catenary.fold import RunState
-from catenary.grammar import OpenTool, Step
 from catenary.position import Position
 
 PAGE_EVENTS = 500
 PAGE_BYTES = 256 * 1024
 
 
-class EventLog(Stepping):
+class EventLog(Accepting):
     """
     One store of event logs. Thread-safe unless a method says otherwise.
 
@@ -55,155 +50,12 @@ class EventLog(Stepping):
     def __init__(self, *, clock: Callable[[], float] = time.time) -> None:
         super().__init__()
         self._clock = clock
-        self._late: deque[tuple[Stream, Sequence[Entry]]] = deque()
         self.holder = f"{secrets.token_hex(6)}"
         """The name of this process as a producer, random for each opened log."""
         self.run_ended: Callable[[], None] | None = None
         """Called within the commit of a run's end; as short as a watcher's ``wake``."""
         self.events_appended = 0
         self._seen_watch = SeenWatch()
-
-    # Appending
-
-    @abc.abstractmethod
-    def stream(self, log_id: str) -> Stream:
-        """Return the one stream of a log in this process; it need not be loaded."""
-
-    def append(self, stream: Stream, entry: Entry) -> Receipt:
-        """
-        Accept one event, or raise and leave everything as it was.
-
-        Within a finalizer or a signal handler that interrupts this thread's own
-        step the event is accepted after that step, and a refusal comes through
-        the receipt.
-
-        Raises:
-            LifecycleError, RunClosed: The grammar of the run forbids it.
-            LogFull: The intake holds all it may.
-            UsageError: The idempotency key was used for another event.
-        """
-        with self._lock:
-            if self._is_stepping:
-                self._late.append((stream, (entry,)))
-                return entry.receipt
-            self._is_stepping = True
-            try:
-                if entry.key is not None:
-                    return self._accept_all(stream, (entry,))[0]
-                self._check_room(stream, (entry,))
-                self._accept(stream, entry, self._admit(stream, entry))
-                return entry.receipt
-            finally:
-                if self._late:
-                    self._accept_late()
-                self._is_stepping = False
-
-    def append_all(self, stream: Stream, entries: Sequence[Entry]) -> list[Receipt]:
-        """Accept several events of one log in one step: all, or none. Raises as ``append``."""
-        with self._lock:
-            if self._is_stepping:
-                self._late.append((stream, entries))
-                return [entry.receipt for entry in entries]
-            with self._step():
-                return self._accept_all(stream, entries)
-
-    def end_run(
-        self,
-        stream: Stream,
-        run_id: str,
-        entries_for: Callable[[dict[str, OpenTool]], Sequence[Entry]],
-    ) -> Receipt:
-        """
-        End a run in one step with whatever closes its open tools.
-
-        ``entries_for`` gets the open tools (by ``tool_call_id``) and
-        returns the entries, the end last. Raises as ``append``.
-        """
-        with self._lock:
-            run = stream.runs.get(run_id)
-            open_tools = dict(run.grammar.open_tools) if run is not None else {}
-            return self.append_all(stream, entries_for(open_tools))[-1]
-
-    def _accept_late(self) -> None:
-        while self._late:
-            stream, entries = self._late.popleft()
-            # The calls that made them have returned: the receipts that they gave out tell.
-            given = [entry.receipt for entry in entries]
-            try:
-                self._accept_all(stream, entries)
-            except Exception as error:
-                for receipt in given:
-                    receipt.fail(error)
-                wake(given)
-            for entry, receipt in zip(entries, given, strict=True):
-                if entry.receipt is not receipt:
-                    entry.receipt.share(receipt)
-
-    def _accept_all(self, stream: Stream, entries: Sequence[Entry]) -> list[Receipt]:
-        new = [entry for entry in entries if not self._is_repeat(stream, entry)]
-        before = [
-            (run, run.grammar.snapshot())
-            for run in {entry.run_id: stream.runs.get(entry.run_id or "") for entry in new}.values()
-            if run is not None
-        ]
-        admitted: list[tuple[Entry, HeldRun | None]] = []
-        try:
-            self._check_room(stream, new)
-            for entry in new:
-                admitted.append((entry, self._admit(stream, entry)))  # noqa: PERF401 - undone below
-        except BaseException:
-            for _, run in admitted:
-                if run is not None:
-                    stream.runs.pop(run.run_id, None)
-            for run, snapshot in before:
-                stream.runs[run.run_id] = run
-                run.grammar.restore(snapshot)
-            raise
-        for entry, run in admitted:
-            if entry.key is not None:
-                stream.remember_key(entry.key, entry.digest, entry.receipt)
-            self._accept(stream, entry, run)
-        return [entry.receipt for entry in entries]
-
-    def _is_repeat(self, stream: Stream, entry: Entry) -> bool:
-        known = stream.keys.get(entry.key) if entry.key is not None else None
-        if known is None:
-            return False
-        if known[0] != entry.digest:
-            raise UsageError(
-                f"the idempotency key {entry.key!r} was used for another event of {stream.log_id!r}"
-            )
-        entry.receipt = known[1]
-        return True
-
-    def _admit(self, stream: Stream, entry: Entry) -> HeldRun | None:
-        run_id = entry.run_id
-        if run_id is None:
-            return None
-        run = stream.runs.get(run_id)
-        if run is None:
-            if entry.step is Step.ASIDE:
-                return None
-            if entry.step is not Step.START:
-                raise LifecycleError(run_id, "it has not started: emit agent_started first")
-            run = HeldRun(run_id, entry.thread_id)
-            run.grammar.admit(entry.step)
-            stream.runs[run_id] = run
-            return run
-        if run.failure is not None:
-            failed = run.failure
-            run.failure = None
-            failed._outcome()
-        run.grammar.admit(entry.step, entry.tool_call_id, entry.tool)
-        return run
-
-    @abc.abstractmethod
-    def _check_room(self, stream: Stream, entries: Sequence[Entry]) -> None:
-        """Raise ``LogFull`` unless the intake has room for all the entries."""
-
-    @abc.abstractmethod
-    def _accept(self, stream: Stream, entry: Entry, run: HeldRun | None) -> None:
-        """Take one admitted entry, under the lock: commit it, or put it into the intake."""
 
     # Reading
 
@@ -215,6 +67,12 @@ class EventLog(Stepping):
         """Stop to wake ``watcher``. Idempotent."""
         with self._lock:
             stream.remove_watcher(watcher)
+
+    def drop_tail(self, stream: Stream) -> None:
+        """Drop the frames held in memory for a stream; its readers go to the log."""
+        with self._lock:
+            if stream.tail is not None:
+                stream.tail.clear()
 
     @abc.abstractmethod
     async def head(self, log_id: str) -> Position:
@@ -384,11 +242,17 @@ class EventLog(Stepping):
 
     @abc.abstractmethod
     async def start(self) -> None:
-        """Open the store. Idempotent. Raises ``LogUnavailable`` or ``ConfigError``."""
+        """
+        Open the store; each ``start`` has its ``stop``, and the last one closes it.
+
+        Raises:
+            LogUnavailable: If the store cannot be opened now.
+            ConfigError: If it never can.
+        """
 
     @abc.abstractmethod
     async def stop(self) -> None:
-        """Commit what the intake holds, then close the store. Idempotent."""
+        """Commit what the intake holds, then close the store."""
 
     @abc.abstractmethod
     def problem(self) -> str | None:
