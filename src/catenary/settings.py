@@ -12,7 +12,6 @@ import os
 import re
 import secrets
 from collections.abc import Mapping
-from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
 
@@ -40,13 +39,6 @@ Words = Annotated[tuple[str, ...], NoDecode]
 """Several words, with commas between them in the environment."""
 
 
-class LogFormat(StrEnum):
-    """How log records are written."""
-
-    TEXT = "text"
-    JSON = "json"
-
-
 class Settings(BaseSettings):
     """Every setting of ``catenary serve``. Times in seconds, sizes in bytes."""
 
@@ -71,7 +63,7 @@ class Settings(BaseSettings):
     """For development: a random secret if there is none, and /echo. On loopback only."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     """The least log records that are written."""
-    log_format: LogFormat = LogFormat.TEXT
+    log_format: Literal["console", "json"] = "console"
     """How log records are written."""
     run_drain_timeout: Annotated[float, Field(ge=0)] = RUN_DRAIN_TIMEOUT
     """How long open runs may go on once the server is told to stop."""
@@ -162,12 +154,7 @@ class Settings(BaseSettings):
     @property
     def is_loopback(self) -> bool:
         """Whether only this machine can reach the server."""
-        if self.host == "localhost":
-            return True
-        try:
-            return ipaddress.ip_address(self.host).is_loopback
-        except ValueError:
-            return False
+        return is_loopback(self.host)
 
     @property
     def has_key(self) -> bool:
@@ -177,6 +164,16 @@ class Settings(BaseSettings):
     def limits(self) -> Limits:
         """Return the limits of the native wire."""
         return Limits(**{name: getattr(self, name) for name in Limits.__struct_fields__})
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a name or an address means this machine."""
+    if host == "localhost" or host.endswith(".localhost"):
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 def load(options: Mapping[str, Any] | None = None) -> Settings:
