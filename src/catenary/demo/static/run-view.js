@@ -158,7 +158,8 @@ class ChildView {
 }
 
 function sourceItem({ path, title }) {
-  return make("li", { title: path }, icon("file"), make("span", { textContent: title ?? path }));
+  const file = title && path ? make("span", { className: "path", textContent: path }) : null;
+  return make("li", { title: path ?? "" }, icon("file"), make("span", { textContent: title ?? path }), file);
 }
 
 function doingOf(run, text) {
