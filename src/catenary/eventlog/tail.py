@@ -19,46 +19,51 @@ class Tail:
     The frames from ``first`` on, one a ``seq``, without holes.
 
     It is bounded by :data:`FRAMES_LIMIT` and :data:`BYTES_LIMIT`, with a
-    quarter of slack so that trimming is seldom.
+    quarter of slack so that trimming is seldom. One thread at a time may
+    change it, under its log's lock; any thread may read it meanwhile.
     """
 
-    __slots__ = ("bytes_held", "first", "frames", "threads")
+    __slots__ = ("_held", "bytes_held")
 
     def __init__(self, first: int) -> None:
-        self.first = first
-        self.frames: list[bytes] = []
-        self.threads: list[str | None] = []
+        # Replaced as a whole when the oldest go: a reader keeps lists that only grow.
+        self._held: tuple[int, list[bytes], list[str | None]] = (first, [], [])
         self.bytes_held = 0
+
+    @property
+    def first(self) -> int:
+        """The ``seq`` of the first frame."""
+        return self._held[0]
 
     @property
     def end(self) -> int:
         """The ``seq`` after the last frame."""
-        return self.first + len(self.frames)
+        first, frames, _ = self._held
+        return first + len(frames)
 
     def append(self, frame: bytes, thread_id: str | None) -> None:
         """Add the frame of the next ``seq``."""
-        self.frames.append(frame)
-        self.threads.append(thread_id)
+        _, frames, threads = self._held
+        # The thread first: a reader finds one for every frame that it finds.
+        threads.append(thread_id)
+        frames.append(frame)
         self.bytes_held += len(frame)
-        if len(self.frames) > FRAMES_LIMIT * 5 // 4 or self.bytes_held > BYTES_LIMIT * 5 // 4:
+        if len(frames) > FRAMES_LIMIT * 5 // 4 or self.bytes_held > BYTES_LIMIT * 5 // 4:
             self._trim()
 
     def _trim(self) -> None:
-        drop = max(0, len(self.frames) - FRAMES_LIMIT)
-        held = self.bytes_held - sum(map(len, self.frames[:drop]))
-        while held > BYTES_LIMIT and drop < len(self.frames):
-            held -= len(self.frames[drop])
+        first, frames, threads = self._held
+        drop = max(0, len(frames) - FRAMES_LIMIT)
+        held = self.bytes_held - sum(map(len, frames[:drop]))
+        while held > BYTES_LIMIT and drop < len(frames):
+            held -= len(frames[drop])
             drop += 1
-        del self.frames[:drop]
-        del self.threads[:drop]
-        self.first += drop
+        self._held = (first + drop, frames[drop:], threads[drop:])
         self.bytes_held = held
 
     def clear(self) -> None:
         """Drop every frame; readers behind go to the log."""
-        self.first = self.end
-        self.frames.clear()
-        self.threads.clear()
+        self._held = (self.end, [], [])
         self.bytes_held = 0
 
     def after(
@@ -73,31 +78,35 @@ class Tail:
         At least one frame is returned where there is one, whatever its size.
         None means that the frames begin after ``seq + 1``: read the log.
         """
-        start = seq + 1 - self.first
+        first, frames, threads = self._held
+        start = seq + 1 - first
         if start < 0:
             return None
         if thread_ids is not None:
-            return self._filtered(start, limit_bytes, thread_ids)
-        frames = self.frames[start:]
+            taken, count = _filtered(frames[start:], threads[start:], limit_bytes, thread_ids)
+            return taken, seq + count
+        frames = frames[start:]
         if sum(map(len, frames)) > limit_bytes:
             frames = frames[: _fitting(frames, limit_bytes)]
         return frames, seq + len(frames)
 
-    def _filtered(
-        self,
-        start: int,
-        limit_bytes: int,
-        thread_ids: Collection[str],
-    ) -> tuple[list[bytes], int]:
-        taken: list[bytes] = []
-        size = 0
-        index = start
-        while index < len(self.frames) and (size < limit_bytes or not taken):
-            if self.threads[index] in thread_ids:
-                taken.append(self.frames[index])
-                size += len(self.frames[index])
-            index += 1
-        return taken, self.first + index - 1
+
+def _filtered(
+    frames: list[bytes],
+    threads: list[str | None],
+    limit_bytes: int,
+    thread_ids: Collection[str],
+) -> tuple[list[bytes], int]:
+    """Return the frames of these threads that fit, and how many were looked at."""
+    taken: list[bytes] = []
+    size = 0
+    for count, frame in enumerate(frames):
+        if threads[count] in thread_ids:
+            size += len(frame)
+            if size > limit_bytes and taken:
+                return taken, count
+            taken.append(frame)
+    return taken, len(frames)
 
 
 def _fitting(frames: list[bytes], limit_bytes: int) -> int:
