@@ -148,9 +148,8 @@ class Control:
         counters.authentications["ok"] += 1
         connection.identity = identity
         connection.lives_until = lives_until(identity, self._limits)
-        connection.answer(
-            control_frame({"type": "auth_ok", "id": message.id, "expires_at": identity.expires_at})
-        )
+        until = None if identity.expires_at is None else int(identity.expires_at * 1000)
+        connection.answer(control_frame({"type": "auth_ok", "id": message.id, "expires_at": until}))
 
     async def _cancel_run(self, connection: Connection, message: ClientMessage) -> None:
         if not connection.may_write:
