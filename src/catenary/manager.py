@@ -130,6 +130,17 @@ class WebSocketManager:
         """Return, for each open connection, how many events the log has beyond its cursor."""
         return [_lag(connection) for connection in self._all()]
 
+    def find(self, user_id: str, connection_id: str) -> Connection | None:
+        """Return a connection of this user's that is open here; for its own loop."""
+        return next(
+            (
+                connection
+                for connection in list(self._by_user.get(user_id, ()))
+                if connection.session.connection_id == connection_id
+            ),
+            None,
+        )
+
     async def is_online(self, user_id: str) -> bool:
         """Whether a connection of this user is open."""
         return bool(self._by_user.get(user_id))

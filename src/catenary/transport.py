@@ -3,7 +3,8 @@ What a connection needs of a socket, and what it offers to one.
 
 Pure: no I/O, no clock. :class:`Transport` and :class:`Receiver` are contracts
 between two objects that live on one event loop; neither is thread-safe.
-:class:`StallingTransport` is a transport without a socket, for tests.
+:class:`HoldingTransport` holds another one back; :class:`StallingTransport`
+is a transport without a socket, for tests.
 """
 
 from __future__ import annotations
@@ -129,6 +130,90 @@ class Receiver(Protocol):
         it: 1005 if it had no code, 1006 if there was none.
         """
         ...
+
+
+class HoldingTransport:
+    """
+    A :class:`Transport` that can hold another one back, as a peer that stopped reading would.
+
+    While it holds, it is paused, and what is written is kept until
+    :meth:`release`, which gives it to the transport behind and lets the
+    receiver go on. A cursor on it stops at once; answers to the peer are kept
+    in their order. It does not change what comes from the peer.
+    """
+
+    def __init__(self, behind: Transport, receiver: Receiver) -> None:
+        self._behind = behind
+        self._receiver = receiver
+        self._held: list[bytes] = []
+        self.is_holding = False
+
+    def hold(self) -> None:
+        """Send nothing more until :meth:`release`."""
+        self.is_holding = True
+
+    def release(self) -> None:
+        """Send what was held, in one write, and go on. Idempotent."""
+        if not self.is_holding:
+            return
+        self._let_go()
+        if not self._behind.is_paused:
+            self._receiver.writable()
+
+    def _let_go(self) -> None:
+        self.is_holding = False
+        held, self._held = self._held, []
+        if held:
+            self._behind.write(b"".join(held))
+
+    @property
+    def is_paused(self) -> bool:
+        """Whether it holds, or the transport behind is paused."""
+        return self.is_holding or self._behind.is_paused
+
+    @property
+    def bytes_taken(self) -> int:
+        """How many bytes the socket took."""
+        return self._behind.bytes_taken
+
+    @property
+    def buffered_bytes(self) -> int:
+        """How many bytes were written and not yet taken, those that are held included."""
+        return sum(map(len, self._held)) + self._behind.buffered_bytes
+
+    @property
+    def last_heard(self) -> float:
+        """When a byte last came from the peer."""
+        return self._behind.last_heard
+
+    def write(self, data: bytes) -> None:
+        """Send, or hold."""
+        if self.is_holding:
+            self._held.append(data)
+        else:
+            self._behind.write(data)
+
+    def ping(self) -> None:
+        """Send a protocol ping, which overtakes what is held."""
+        self._behind.ping()
+
+    def pause_reading(self) -> None:
+        """Read nothing more from the peer."""
+        self._behind.pause_reading()
+
+    def resume_reading(self) -> None:
+        """Read from the peer again."""
+        self._behind.resume_reading()
+
+    def close(self, code: int, reason: str) -> None:
+        """Send what was held, and close."""
+        self._let_go()
+        self._behind.close(code, reason)
+
+    def abort(self) -> None:
+        """Drop the connection, with what is held."""
+        self._held.clear()
+        self._behind.abort()
 
 
 class StallingTransport:
