@@ -9,8 +9,8 @@ from catenary.errors import PositionLost
 from catenary.eventlog.base import EventLog
 from catenary.eventlog.model import RunInfo
 from catenary.eventlog.receipt import Receipt, wake
-from catenary.events import WebSocketEvent
-from catenary.fold import RunFold, RunState, decode_state
+from catenary.events import EventType, WebSocketEvent
+from catenary.fold import RunFold, RunState, RunStatus, decode_state
 from catenary.position import Position
 from catenary.wires.native import event_of
 
@@ -29,7 +29,29 @@ async def fold_run(log: EventLog, info: RunInfo) -> RunState:
             fold.apply(event_of(record))
         place = page.place
         if page.is_at_head or place.seq >= info.last_seq:
-            return fold.state
+            return fold.state if fold.is_begun else _state_of(info)
+
+
+def _state_of(info: RunInfo) -> RunState:
+    """Return what is known of a run whose events are all gone."""
+    return RunState(
+        run_id=info.run_id,
+        thread_id=info.thread_id,
+        agent_name=info.agent_name,
+        parent_run_id=info.parent_run_id,
+        status=_STATUS.get(info.end_type or "", RunStatus.RUNNING),
+        started_at=info.started_at,
+        ended_at=info.last_at if info.end_type is not None else None,
+        first_seq=info.first_seq,
+        last_seq=info.last_seq,
+    )
+
+
+_STATUS: dict[str, RunStatus] = {
+    EventType.AGENT_COMPLETED: RunStatus.COMPLETED,
+    EventType.AGENT_ERROR: RunStatus.FAILED,
+    EventType.AGENT_CANCELLED: RunStatus.CANCELLED,
+}
 
 
 async def read_events(

@@ -78,11 +78,14 @@ class Accepting(Stepping):
         End a run in one step with whatever closes its open tools.
 
         ``entries_for`` gets the open tools (by ``tool_call_id``) and
-        returns the entries, the end last. Raises as ``append``.
+        returns the entries, the end last. Raises as ``append``, but for an
+        earlier failure of the run: that is logged when its receipt goes.
         """
         with self._lock:
             run = stream.runs.get(run_id)
             open_tools = dict(run.grammar.open_tools) if run is not None else {}
+            if run is not None:
+                run.failure = None
             return self.append_all(stream, entries_for(open_tools))[-1]
 
     def _accept_late(self) -> None:
@@ -152,9 +155,9 @@ class Accepting(Stepping):
             stream.runs[run_id] = run
             return run
         if run.failure is not None:
-            failed = run.failure
-            run.failure = None
-            failed._outcome()
+            failed, run.failure = run.failure, None
+            if failed.is_unheard_failure:
+                failed._outcome()
         run.grammar.admit(entry.step, entry.tool_call_id, entry.tool)
         return run
 

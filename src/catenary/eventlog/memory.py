@@ -25,7 +25,7 @@ from catenary.events import RUN_ENDS
 from catenary.fold import RunState, encode_state
 from catenary.grammar import Step
 from catenary.position import Position
-from catenary.record import Record, index_after, rest_after
+from catenary.record import Record
 from catenary.wires.native import event_of
 
 NODE_BYTES = 1024 * 1024 * 1024
@@ -165,28 +165,9 @@ class MemoryLog(EventLog):
         """Return the next page after a place."""
         stream = self.stream(log_id)
         with self._step():
-            gap = stream.terms.gap_after(after)
-            place = gap.place if gap is not None else after
-            last = stream.terms.last_of(place.epoch) or 0
-            index = index_after(stream.records, place.seq)
-            taken: list[Record] = []
-            size = 0
-            reached = place.seq
-            while index < len(stream.records) and len(taken) < limit and size < limit_bytes:
-                record = stream.records[index]
-                if record.seq > last:
-                    break
-                index += 1
-                if record.first_seq <= reached:
-                    record = rest_after(record, reached)
-                reached = record.seq
-                if (thread_ids is None or record.thread_id in thread_ids) and (
-                    run_id is None or record.run_id == run_id
-                ):
-                    taken.append(record)
-                    size += record.size_bytes
-            place = Position(place.epoch, reached)
-            return Page(taken, place, gap, place == stream.position)
+            return stream.page(
+                after, limit=limit, limit_bytes=limit_bytes, thread_ids=thread_ids, run_id=run_id
+            )
 
     # Runs
 
@@ -362,6 +343,8 @@ class MemoryLog(EventLog):
         """Bring the whole log under its limit: idle users' oldest events go first."""
         with self._step():
             excess = sum(stream.bytes_held for stream in self._streams.values()) - self._node_bytes
+            if excess <= 0:
+                return
             idle_first = sorted(
                 self._streams.values(),
                 key=lambda stream: stream.records[-1].at if stream.records else 0,

@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Collection
+
+import msgspec
 
 from catenary.eventlog.commands import CommandTable
-from catenary.eventlog.model import Retention, RunInfo
+from catenary.eventlog.model import Page, Retention, RunInfo
 from catenary.eventlog.retention import tombstone, trim_limits
 from catenary.eventlog.stream import HeldRun, Stream
 from catenary.eventlog.terms import Terms
-from catenary.fold import RunFold
+from catenary.fold import RunFold, encode_state
 from catenary.position import Position
-from catenary.record import Record, index_after, merge_adjacent
+from catenary.record import Record, index_after, merge_adjacent, rest_after
 from catenary.wires.native import event_of
 
 COMPACT_SLICE = 2000
+
+LOOKED_AT = 4000
+"""How many records a page looks at, so that a filter that takes few holds nobody up."""
 
 
 class MemoryStream(Stream):
@@ -48,13 +54,45 @@ class MemoryStream(Stream):
         """Return the first ``seq`` of the oldest open run."""
         return min((run.first_seq for run in self.runs.values() if run.is_open), default=None)
 
+    def page(
+        self,
+        after: Position,
+        *,
+        limit: int,
+        limit_bytes: int,
+        thread_ids: Collection[str] | None,
+        run_id: str | None,
+    ) -> Page:
+        """Return the next page after a place; see ``EventLog.read``."""
+        gap = self.terms.gap_after(after)
+        place = gap.place if gap is not None else after
+        last = self.terms.last_of(place.epoch) or 0
+        index = index_after(self.records, place.seq)
+        taken: list[Record] = []
+        size = 0
+        reached = place.seq
+        for record in self.records[index : index + LOOKED_AT]:
+            if record.seq > last or len(taken) >= limit:
+                break
+            if (thread_ids is None or record.thread_id in thread_ids) and (
+                run_id is None or record.run_id == run_id
+            ):
+                own = rest_after(record, reached) if record.first_seq <= reached else record
+                size += own.size_bytes
+                if size > limit_bytes and taken:
+                    break
+                taken.append(own)
+            reached = record.seq
+        place = Position(place.epoch, reached)
+        return Page(taken, place, gap, place == self.position)
+
     def fold_run(self, run: HeldRun) -> RunFold:
         """Bring what is folded of a run up to the head."""
         fold = run.fold = run.fold or RunFold()
         through = max(fold.state.last_seq, run.first_seq - 1) if fold.is_begun else 0
         for record in self.records[index_after(self.records, through) :]:
             if record.run_id == run.run_id:
-                fold.apply(event_of(record))
+                _apply(fold, record)
         return fold
 
     def trim_later(self, retention: Retention) -> None:
@@ -64,13 +102,20 @@ class MemoryStream(Stream):
         )
 
     def drop(self, count: int) -> None:
-        """Drop the oldest records; what open runs said in them stays folded."""
+        """Drop the oldest records; what open and unreported runs said in them stays folded."""
         gone = self.records[:count]
+        unreported: dict[str, RunFold] = {}
         for record in gone:
             run = self.runs.get(record.run_id) if record.run_id is not None else None
-            if run is not None and run.is_open:
+            if run is not None and (run.is_open or run.run_id in self.unreported):
                 run.fold = run.fold or RunFold()
-                run.fold.apply(event_of(record))
+                _apply(run.fold, record)
+                if not run.is_open:
+                    unreported[run.run_id] = run.fold
+        for run_id, fold in unreported.items():
+            self.unreported[run_id] = msgspec.structs.replace(
+                self.unreported[run_id], kept_fold=encode_state(fold.state)
+            )
         del self.records[:count]
         self.bytes_held -= sum(record.size_bytes for record in gone)
         self.terms.first = self.records[0].first_seq if self.records else self.head + 1
@@ -117,3 +162,10 @@ class MemoryStream(Stream):
         if found:
             self.compact_from = self.records[found[0]].first_seq
         return len(found)
+
+
+def _apply(fold: RunFold, record: Record) -> None:
+    """Fold what was not folded before; compaction may have joined it with what was."""
+    if record.first_seq <= fold.last_seq < record.seq:
+        record = rest_after(record, fold.last_seq)
+    fold.apply(event_of(record))

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from catenary.envelope import Envelope
-from catenary.errors import LogFull, LogUnavailable
+from catenary.errors import LifecycleError, LogFull, LogUnavailable, RunClosed
 from catenary.eventlog.closing import ending_entries, producer_lost
 from catenary.eventlog.entry import Entry
 from catenary.eventlog.receipt import Receipt
@@ -65,6 +65,9 @@ def _close(
         log.end_run(
             stream, run.run_id, lambda tools: ending_entries(envelope, tools, end, at=now_ms)
         )
+    except (RunClosed, LifecycleError):
+        # Its producer was faster, or its events were erased meanwhile.
+        return
     except (LogFull, LogUnavailable) as error:
         _log.warning("run %s is not closed yet: %s", run.run_id, error)
         return

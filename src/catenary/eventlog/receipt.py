@@ -87,6 +87,11 @@ class Receipt:
             raise self._failure.error
         return Position(self._epoch, self._seq)
 
+    @property
+    def is_unheard_failure(self) -> bool:
+        """Whether the log refused the event and nobody was told yet."""
+        return self._failure is not None and not self._failure.heard
+
     def share(self, other: Receipt) -> None:
         """Give ``other``, which was handed out already, the outcome of this receipt."""
         follower = _Follower(self, other)

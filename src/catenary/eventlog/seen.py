@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections import defaultdict
 from typing import Protocol
 
@@ -21,26 +22,28 @@ class SeenWatch:
 
     def __init__(self) -> None:
         self._waiting: defaultdict[str, list[tuple[Position, Receipt]]] = defaultdict(list)
+        self._lock = threading.Lock()
 
     def tell(self, log_id: str, place: Position) -> None:
         """Wake those who wait for ``place`` or for one before it."""
-        waiting = self._waiting.get(log_id)
-        if not waiting:
-            return
-        reached = [
-            item for item in waiting if item[0].epoch == place.epoch and item[0].seq <= place.seq
-        ]
-        for item in reached:
-            waiting.remove(item)
-            item[1].commit(*place)
-        wake(receipt for _, receipt in reached)
+        with self._lock:
+            waiting = self._waiting.get(log_id, ())
+            reached = [
+                receipt
+                for wanted, receipt in waiting
+                if wanted.epoch == place.epoch and wanted.seq <= place.seq
+            ]
+        for receipt in reached:
+            receipt.commit(*place)
+        wake(reached)
 
     async def wait(
         self, store: SeenStore, log_id: str, place: Position, timeout: float | None
     ) -> bool:
         """Wait for an acknowledgement of ``place``; False after ``timeout`` seconds."""
         item = (place, Receipt())
-        self._waiting[log_id].append(item)
+        with self._lock:
+            self._waiting[log_id].append(item)
         try:
             known = await store.seen(log_id)
             if known is not None and known.epoch == place.epoch and known.seq >= place.seq:
@@ -50,9 +53,8 @@ class SeenWatch:
         except TimeoutError:
             return False
         finally:
-            waiting = self._waiting[log_id]
-            if item in waiting:
-                waiting.remove(item)
-            if not waiting:
-                del self._waiting[log_id]
+            with self._lock:
+                self._waiting[log_id].remove(item)
+                if not self._waiting[log_id]:
+                    del self._waiting[log_id]
         return True

@@ -174,11 +174,18 @@ class Stream:
         self, run: HeldRun, at: int, reason: str | None, by: str | None
     ) -> list[Callable[[], None]]:
         """Note a request to cancel a run and its children; returns whom to tell."""
-        run.request_cancel(at, reason, by)
-        to_tell = list(run.on_cancel)
-        for child in list(self.runs.values()):
-            if child.parent_run_id == run.run_id and child.is_open:
-                to_tell += self.cancel(child, at, reason, by)
+        children: dict[str | None, list[HeldRun]] = {}
+        for other in self.runs.values():
+            if other.is_open:
+                children.setdefault(other.parent_run_id, []).append(other)
+        to_tell: list[Callable[[], None]] = []
+        asked = [run]
+        while asked:
+            one = asked.pop()
+            one.request_cancel(at, reason, by)
+            to_tell += one.on_cancel
+            # Taken out, so that runs which name each other are asked once.
+            asked += children.pop(one.run_id, ())
         return to_tell
 
     def remember_key(self, key: str, digest: bytes, receipt: Receipt) -> None:
