@@ -149,6 +149,22 @@ async def test_a_stalled_reader_holds_nothing_and_misses_nothing(
     assert any("from_seq" in message for message in reader.messages)
 
 
+async def test_a_stalled_reader_inside_the_tail_is_not_written_to(
+    factory: WebSocketBridgeFactory, emitter: UserWebSocketEmitter
+) -> None:
+    """Events that trickle in while the socket is full stay in the log, not in the transport."""
+    reader = Reader(factory)
+    await reader.open()
+    reader.transport.stall()
+    for _ in range(400):
+        emitter.custom("app.note", {"text": "x" * 1000})
+        await asyncio.sleep(0)
+    assert reader.transport.buffered_bytes < 2 * 64 * 1024
+    reader.transport.drain()
+    await reader.until_seq(400)
+    assert reader.seqs == list(range(1, 401))
+
+
 async def test_a_filtered_reader_gets_its_threads_only(factory: WebSocketBridgeFactory) -> None:
     """Of two threads the chosen one arrives, from the log and from the tail; the place goes on."""
     one, two = (

@@ -24,6 +24,7 @@ from catenary import (
 from catenary.eventlog.memory import MemoryLog
 from catenary.eventlog.model import Retention
 from catenary.fold import RunState, RunStatus
+from catenary.history import Signal
 
 
 @pytest.fixture
@@ -106,6 +107,21 @@ async def test_following_gives_what_comes(
             if len(found) == 100:
                 break
     assert found == list(range(1, 101))
+
+
+async def test_a_commit_between_reading_and_waiting_is_not_missed() -> None:
+    """Whoever follows is woken also by what came just before it waits."""
+    signal = Signal()
+    signal.wake()
+    async with asyncio.timeout(1):
+        await signal.wait()
+    signal.is_awake = False
+    waiting = asyncio.create_task(signal.wait())
+    await asyncio.sleep(0)
+    assert not waiting.done()
+    signal.wake()
+    async with asyncio.timeout(1):
+        await waiting
 
 
 async def test_reading_beyond_retention_raises(factory: WebSocketBridgeFactory) -> None:

@@ -75,6 +75,23 @@ async def test_a_receipt_gives_the_position_on_any_loop_and_thread(
     assert here.seq == 1
 
 
+async def test_awaiting_always_lets_other_tasks_run(emitter: UserWebSocketEmitter) -> None:
+    """Also when the outcome is known: a loop of awaited verbs does not starve the readers."""
+    turns = 0
+
+    async def other() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    task = asyncio.create_task(other())
+    for _ in range(10):
+        await emitter.custom("app.note")
+    task.cancel()
+    assert turns >= 9
+
+
 async def test_result_on_a_running_loop_is_refused(emitter: UserWebSocketEmitter) -> None:
     """It would block every connection of the loop."""
     with pytest.raises(UsageError, match="await"):

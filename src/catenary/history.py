@@ -65,7 +65,7 @@ async def read_events(
         UsageError: If ``after`` is no position.
     """
     threads = None if thread_id is None else {thread_id}
-    signal = _Signal()
+    signal = Signal()
     stream = await log.watch(log_id, signal) if follow else None
     try:
         place = await log.locate(log_id, after)
@@ -87,7 +87,7 @@ async def read_events(
             log.unwatch(stream, signal)
 
 
-class _Signal:
+class Signal:
     """A watcher that one task waits for."""
 
     def __init__(self) -> None:
