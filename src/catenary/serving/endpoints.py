@@ -98,6 +98,7 @@ class Endpoints:
             _route(f"{user}/erase", operators.erase, "POST"),
             _route(f"{user}/disconnect", operators.disconnect, "POST"),
             _route("/api/runs/{run_id:path}/cancel", operators.cancel, "POST"),
+            _route("/api/runs/{run_id:path}/close", operators.close, "POST"),
             _route("/api/inspect", operators.inspect, "GET"),
             _route("/api/drain", operators.drain, "POST"),
         ]

@@ -16,6 +16,7 @@ from catenary.eventlog.model import CancelOutcome, RunInfo
 from catenary.manager import ConnectionInfo
 from catenary.serving.admission import Admission, Refusal
 from catenary.serving.answers import answer, read_json
+from catenary.serving.closing import close_run
 from catenary.serving.producers import Producers
 from catenary.serving.query import Wanted
 
@@ -71,6 +72,23 @@ class Operators:
             raise _no_run()
         logger.info("a cancel was asked for", extra={"run_id": run_id, "user_id": log_id})
         return answer({"run_id": run_id, "already_ended": outcome is CancelOutcome.ALREADY_ENDED})
+
+    async def close(self, request: Request) -> Response:
+        """``POST /api/runs/{run_id}/close``: end a run at once, without its agent."""
+        self._check_key(request)
+        run_id = request.path_params["run_id"]
+        asked = await read_json(request, _Cancel)
+        log_id = asked.user_id or await self._log_of(run_id)
+        receipt = close_run(self._factory.log, log_id, run_id, asked.reason)
+        if receipt is None and not await self._is_known(log_id, run_id):
+            raise _no_run()
+        if receipt is not None:
+            await receipt
+            logger.info("a run was closed", extra={"run_id": run_id, "user_id": log_id})
+        return answer({"run_id": run_id, "already_ended": receipt is None})
+
+    async def _is_known(self, log_id: str, run_id: str) -> bool:
+        return any(run.log_id == log_id for run in await self._factory.log.find_run(run_id))
 
     async def _log_of(self, run_id: str) -> str:
         found = await self._factory.log.find_run(run_id)
