@@ -61,6 +61,8 @@ class Settings(BaseSettings):
     """Where the bridge is made, as module:name; without it a plain one is served."""
     dev: bool = False
     """For development: a random secret if there is none, and /echo. On loopback only."""
+    url: str | None = None
+    """Where the running server is, for the commands that speak to it; if absent, at host and port."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     """The least log records that are written."""
     log_format: Literal["console", "json"] = "console"
@@ -130,6 +132,10 @@ class Settings(BaseSettings):
     """How many connections may wait for their first message."""
     replaying: Annotated[int, Field(gt=0)] = _LIMITS.replaying
     """How many connections read from the log at a time."""
+    log_patience: Annotated[float, Field(gt=0)] = _LIMITS.log_patience
+    """How long connections wait for a log that cannot be read before they are closed."""
+    tail_bytes: Annotated[int, Field(gt=0)] = _LIMITS.tail_bytes
+    """How much of the latest events is held in memory for all who are connected."""
 
     @field_validator(
         "jwt_algorithms", "jwt_audience", "jwt_issuer", "allowed_origins", mode="before"
@@ -160,6 +166,13 @@ class Settings(BaseSettings):
     def has_key(self) -> bool:
         """Whether there is a way to verify tokens."""
         return any((self.jwt_secret, self.jwt_key_file, self.jwks_url))
+
+    @property
+    def server_url(self) -> str:
+        """Where the running server is, for those who speak to it."""
+        host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.host, self.host)  # noqa: S104
+        own = f"http://[{host}]:{self.port}" if ":" in host else f"http://{host}:{self.port}"
+        return (self.url or own).rstrip("/")
 
     def limits(self) -> Limits:
         """Return the limits of the native wire."""

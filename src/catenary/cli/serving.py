@@ -1,0 +1,162 @@
+"""``serve``, ``demo`` and ``token``."""
+
+from __future__ import annotations
+
+import logging.config
+import os
+from pathlib import Path
+from typing import Annotated, Any
+from urllib.parse import quote
+
+import typer
+from rich.console import Console
+
+from catenary.auth import sign_token
+from catenary.cli.desk import signed_token
+from catenary.cli.loading import bridge_of
+from catenary.cli.options import SERVER_SETTINGS, takes_settings
+from catenary.cli.teaching import command
+from catenary.observe.logging import log_config
+from catenary.serving.asgi import BridgeApp
+from catenary.serving.development import TOKEN_SECONDS, development_routes
+from catenary.serving.server import run
+from catenary.settings import Settings, check_durability, load, revealed, secured, verifier
+
+commands = typer.Typer()
+EXAMPLE_USER = "user_123"
+
+
+@command(
+    commands,
+    "catenary serve --dev",
+    "CATENARY_JWT_SECRET=$(openssl rand -hex 32) catenary serve --log sqlite:///events.db",
+    "catenary serve --app shop.agents:make_bridge --host 0.0.0.0 --port 80",
+)
+@takes_settings(*SERVER_SETTINGS)
+def serve(options: dict[str, Any]) -> None:
+    """
+    Serve a bridge: /ws, /sse, /api, /healthz, /readyz and /metrics on one port.
+
+    --app names a WebSocketBridgeFactory, or a function that makes one; the function gets those of
+    log=, limits=, run_drain_timeout= and data_limit_bytes= that it takes. Without --app a plain
+    bridge is served: publish through /api, or `catenary emit`.
+    """
+    settings = secured(load(options))
+    set_up_logging(settings)
+    factory = bridge_of(settings, options)
+    check_durability(settings, factory.log)
+    secret, api_key = revealed(settings.jwt_secret), revealed(settings.api_key)
+    routes = development_routes(secret=secret, api_key=api_key) if settings.dev else []
+    app = BridgeApp(
+        factory,
+        verifier=verifier(settings),
+        allowed_origins=settings.allowed_origins,
+        cookie_name=settings.cookie_name,
+        api_key=api_key,
+        metrics_key=revealed(settings.metrics_key),
+        open_metrics=settings.metrics_key is None and settings.is_loopback,
+        routes=routes,
+    )
+    durability = factory.log.durability
+    run(settings, app, on_started=lambda url: _tell_started(settings, url, durability))
+
+
+def set_up_logging(settings: Settings) -> None:
+    """Send log records to standard error, as the settings say."""
+    level = settings.log_level.upper()
+    config = log_config(settings.log_format, level=level)
+    if settings.log_level != "debug":
+        config["loggers"]["uvicorn.error"]["level"] = "WARNING"
+    logging.config.dictConfig(config)
+
+
+def _tell_started(settings: Settings, url: str, durability: str) -> None:
+    console = Console(highlight=False, soft_wrap=True)
+    websocket = f"ws{url.removeprefix('http')}/ws"
+    console.print(f"Catenary listens on [bold]{url}[/bold] (WebSocket: {websocket})")
+    console.print(f"An acknowledged event survives {_SURVIVES[durability]}.")
+    if settings.dev:
+        _tell_development(console, settings, url)
+
+
+_SURVIVES = {
+    "memory": "nothing, for this log is in memory",
+    "process": "the end of this process, but not a loss of power",
+    "power": "a loss of power",
+}
+
+
+def _tell_development(console: Console, settings: Settings, url: str) -> None:
+    console.print(
+        "[yellow]This is for development, and for this machine only:[/yellow] whoever reaches "
+        "this port gets a token for any user."
+    )
+    secret = revealed(settings.jwt_secret)
+    if secret is not None:
+        token = sign_token(EXAMPLE_USER, secret=secret, ttl=TOKEN_SECONDS)
+        console.print(f"A token for {EXAMPLE_USER}, good for 12 hours:\n{token}")
+    console.print(f"Watch that user:  catenary tail {EXAMPLE_USER} --url {url}")
+
+
+@command(
+    commands,
+    "catenary demo",
+    "catenary demo --port 9000 --log sqlite:////tmp/demo.db",
+)
+@takes_settings("host", "port", "log_level", "log_format")
+def demo(
+    options: dict[str, Any],
+    log: Annotated[
+        str | None,
+        typer.Option(help="The event log; a file in the user's state directory if absent."),
+    ] = None,
+    pace: Annotated[float, typer.Option(help="Seconds between the words of an answer.")] = 0.02,
+) -> None:
+    """
+    Show it: a page where one asks, breaks the connection, and sees it resume.
+
+    A real agent answers from this project's documents, with tools, without a model or a network.
+    Stop the server in the middle, also with kill -9, and start it again: the page goes on.
+    """
+    from catenary.demo.server import demo_app  # noqa: PLC0415 - only the demo has a page
+
+    settings = load({**options, "dev": True, "log": log or _default_log()})
+    set_up_logging(settings)
+    run(settings, demo_app(settings, pace=pace), on_started=_tell_demo)
+
+
+def _default_log() -> str:
+    """A file where programs keep what they need again."""
+    state = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
+    directory = Path(state) / "catenary"
+    directory.mkdir(parents=True, exist_ok=True)
+    return f"sqlite:///{quote(str(directory / 'demo.db'))}"
+
+
+def _tell_demo(url: str) -> None:
+    console = Console(highlight=False, soft_wrap=True)
+    console.print(f"The demo is at [bold]{url}[/bold]: open it in a browser. Ctrl+C stops it.")
+
+
+@command(
+    commands,
+    "CATENARY_JWT_SECRET=… catenary token user_123",
+    "catenary token user_123 --ttl 60 --session phone",
+)
+@takes_settings("jwt_secret", "jwt_audience", "jwt_issuer")
+def token(
+    options: dict[str, Any],
+    user: Annotated[str, typer.Argument(help="Whom it names.")],
+    ttl: Annotated[float, typer.Option(help="How many seconds it is good for.")] = 3600,
+    session: Annotated[str | None, typer.Option(help="The session that it names.")] = None,
+    group: Annotated[list[str] | None, typer.Option(help="A group; may be repeated.")] = None,
+) -> None:
+    """
+    Print a token for a user, signed with the configured secret. For development.
+
+    In production tokens come from whatever your users sign in with.
+    """
+    signed = signed_token(
+        load(options), user, ttl=ttl, session_id=session, groups=tuple(group or ())
+    )
+    print(signed)
