@@ -453,7 +453,7 @@ async def test_renewing_the_credential(bridge: Bridge) -> None:
 async def test_a_connection_ends_with_its_token(served: Served) -> None:
     """With 4001, once the grace has passed; a renewed one stays."""
     bridge = await served(limits=Limits(heartbeat_interval=0.2, credential_grace=0))
-    short = bearer(token(ttl=1))
+    short = bearer(token(ttl=2))
     async with (
         bridge.connected(user_id=None, headers=short) as client,
         bridge.connected(user_id=None, headers=short) as renewed,
