@@ -1,0 +1,67 @@
+# Two commands do all the set-up: `make run` and `make test`.
+# PYTHON=python3.12 chooses the interpreter; 3.11, 3.12 and 3.13 are supported.
+
+PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3; do \
+	command -v $$p >/dev/null 2>&1 && $$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+	2>/dev/null && echo $$p && break; done)
+VENV ?= .venv
+BIN := $(VENV)/bin
+PYTEST_ARGS ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help run test test-python test-js lint types bench docs conformance clean
+
+help: ## What can be made
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-12s %s\n", $$1, $$2}'
+
+$(VENV)/installed-run: pyproject.toml
+	@test -n "$(PYTHON)" || { echo "Python 3.11 or newer is needed; install it, or name it: make PYTHON=/path/to/python3"; exit 1; }
+	test -d $(VENV) || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable .
+	@touch $@
+
+$(VENV)/installed-test: $(VENV)/installed-run
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[test,lint]'
+	@touch $@
+
+run: $(VENV)/installed-run ## Install, and run the demo: http://127.0.0.1:8400
+	$(BIN)/catenary demo
+
+test: test-python test-js ## Install, and run all tests
+
+test-python: $(VENV)/installed-test chromium
+	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+test-js: clients/js/node_modules/.package-lock.json
+	cd clients/js && npm test
+
+clients/js/node_modules/.package-lock.json: clients/js/package-lock.json
+	cd clients/js && npm ci --no-audit --no-fund
+
+# The browser tests use Debian's Chromium; elsewhere install Chromium as your system does.
+chromium:
+	@command -v chromium >/dev/null 2>&1 || { \
+	if command -v apt-get >/dev/null 2>&1 && [ "$$(id -u)" = 0 ]; then \
+	apt-get update -q && DEBIAN_FRONTEND=noninteractive apt-get install -qy chromium; \
+	else echo "chromium is not installed: the browser tests will be skipped"; fi; }
+
+lint: $(VENV)/installed-test ## ruff, both as a linter and as a formatter
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(VENV)/installed-test ## mypy (strict) and pyright
+	$(BIN)/mypy
+	$(BIN)/pyright --pythonpath $(BIN)/python
+
+bench: $(VENV)/installed-test ## The benchmarks; see benchmarks/README.md
+	$(BIN)/python benchmarks/run.py
+	$(BIN)/python benchmarks/append.py
+
+docs: $(VENV)/installed-test ## Check the documentation: its links, names and examples
+	$(BIN)/python -m pytest tests/docs $(PYTEST_ARGS)
+
+conformance: $(VENV)/installed-test ## RFC 6455: Autobahn's cases, where a Python 2.7 is found
+	$(BIN)/python tests/conformance/run.py
+
+clean: ## Remove what the other targets made
+	rm -rf $(VENV) clients/js/node_modules
