@@ -223,8 +223,7 @@ class SqliteLog(SqliteWriter):
         def tell(at: int) -> None:
             run = stream.runs.get(run_id)
             if run is not None:
-                run.request_cancel(at, reason, by)
-                callbacks.extend(run.on_cancel)
+                callbacks.extend(stream.cancel(run, at, reason, by))
 
         def store(transaction: Transaction) -> CancelOutcome:
             row = transaction.connection.execute(
@@ -236,9 +235,13 @@ class SqliteLog(SqliteWriter):
                 return CancelOutcome.ALREADY_ENDED
             at = transaction.now_ms
             transaction.connection.execute(
-                "UPDATE runs SET cancel_requested_at = ?, cancel_reason = ?, cancel_by = ? "
-                "WHERE log = ? AND run_id = ? AND cancel_requested_at IS NULL",
-                (at, reason, by, stream.number, run_id),
+                "WITH RECURSIVE family(run_id) AS (VALUES (:run) UNION "
+                "SELECT runs.run_id FROM runs JOIN family ON parent_run_id = family.run_id "
+                "WHERE log = :log AND is_open) "
+                "UPDATE runs SET cancel_requested_at = :at, cancel_reason = :reason, "
+                "cancel_by = :by WHERE log = :log AND run_id IN (SELECT run_id FROM family) "
+                "AND cancel_requested_at IS NULL",
+                {"at": at, "reason": reason, "by": by, "log": stream.number, "run": run_id},
             )
             transaction.then(lambda: tell(at))
             return CancelOutcome.STORED
