@@ -6,6 +6,7 @@ import datetime as dt
 import enum
 import threading
 import uuid
+from collections.abc import Callable
 from decimal import Decimal
 from typing import Any
 
@@ -194,12 +195,13 @@ async def test_data_over_the_limit_are_refused_and_tool_output_is_cut(
     """256 KiB is the limit; exactly under it passes."""
     big = "x" * (256 * 1024)
     emitter.agent_started()
-    for call in (
+    calls: list[Callable[[], Receipt]] = [
         lambda: emitter.custom("app.note", {"text": big}),
         lambda: emitter.agent_delta(big),
         lambda: emitter.agent_thinking(big),
         lambda: emitter.tool_executing("t", big),
-    ):
+    ]
+    for call in calls:
         with pytest.raises(EventTooLarge, match="the limit is 262,144"):
             call()
     emitter.tool_executing("t", tool_call_id="c")
