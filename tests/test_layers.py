@@ -37,7 +37,7 @@ ROWS = [
     {"lanes"},
     {"runs", "tool", "interrupt"},
     {"verbs", "auth", "tickets"},
-    {"voice", "threads"},
+    {"voice", "voices", "threads"},
     {"eventlog", "observe"},
     {"wires", "session", "context", "redaction", "transport"},
     {"record", "envelope", "fold", "grammar", "limits"},

@@ -35,6 +35,10 @@ class UserWebSocketContext(msgspec.Struct, frozen=True, kw_only=True):
     the user's own. ``connection_id`` is recorded and never restricts delivery:
     every connection of the user gets every event.
 
+    Attributes:
+        renews_run: Whether each further ``agent_started`` begins a run with a
+            new id, as it does in a context that was made without ``run_id``.
+
     Raises:
         UsageError: If an id is not a string of 1 to 256 characters.
     """
@@ -45,9 +49,11 @@ class UserWebSocketContext(msgspec.Struct, frozen=True, kw_only=True):
     session_id: str | None = None
     connection_id: str | None = None
     log_id: str | None = None
+    renews_run: bool = False
 
     def __post_init__(self) -> None:
         check_id("user_id", self.user_id)
+        msgspec.structs.force_setattr(self, "renews_run", self.renews_run or self.run_id is None)
         for name, prefix in _GENERATED.items():
             value = getattr(self, name)
             if value is None:

@@ -33,13 +33,10 @@ class UserWebSocketEmitter(Verbs):
         context: UserWebSocketContext,
         *,
         supervisor: Supervisor,
-        renews_run: bool = False,
         redactor: Redactor | None = None,
         limit_bytes: int = DATA_LIMIT_BYTES,
     ) -> None:
-        super().__init__(
-            log, context, renews_run=renews_run, redactor=redactor, limit_bytes=limit_bytes
-        )
+        super().__init__(log, context, redactor=redactor, limit_bytes=limit_bytes)
         self._supervisor = supervisor
 
     def run(

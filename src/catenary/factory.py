@@ -114,7 +114,6 @@ class WebSocketBridgeFactory:
             self.log,
             context,
             supervisor=self.supervisor,
-            renews_run=True,
             redactor=self._redactor,
             limit_bytes=self._data_limit_bytes,
         )

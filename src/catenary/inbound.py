@@ -241,7 +241,6 @@ class MessageHandlerService:
             self.manager.log,
             context,
             supervisor=self.manager.supervisor,
-            renews_run=True,
             redactor=self.redactor,
         )
 

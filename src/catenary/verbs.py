@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from typing import Any
 
 from catenary.context import UserWebSocketContext, new_id
 from catenary.encoding import to_builtins
-from catenary.envelope import Envelope
-from catenary.errors import EventTooLarge
+from catenary.errors import UsageError
 from catenary.eventlog.base import EventLog
-from catenary.eventlog.closing import ending_entries
 from catenary.eventlog.entry import Entry
 from catenary.eventlog.receipt import Receipt
 from catenary.events import (
@@ -27,9 +24,8 @@ from catenary.events import (
 )
 from catenary.grammar import Step
 from catenary.redaction import redact
-from catenary.voice import DATA_LIMIT_BYTES, Redactor, Voice, check_custom_type, now_ms
-
-VOICES_REMEMBERED = 256
+from catenary.voice import DATA_LIMIT_BYTES, Redactor, check_custom_type, now_ms
+from catenary.voices import Voices
 
 
 class Verbs:
@@ -51,17 +47,15 @@ class Verbs:
         log: EventLog,
         context: UserWebSocketContext,
         *,
-        renews_run: bool = False,
         redactor: Redactor | None = None,
         limit_bytes: int = DATA_LIMIT_BYTES,
     ) -> None:
         self.context = context
         self.log = log
         self.stream = log.stream(context.log_id or context.user_id)
-        self._renews_run = renews_run
+        self._renews_run = context.renews_run
         self._redactor = redactor
-        self._limit_bytes = limit_bytes
-        self._voices: OrderedDict[str | None, Voice] = OrderedDict()
+        self._voices = Voices(context, self.stream, redactor=redactor, limit_bytes=limit_bytes)
         self._run_id: str = context.run_id or new_id("run")
         self._is_started = False
         self._last: Receipt | None = None
@@ -75,38 +69,6 @@ class Verbs:
     def run_id(self) -> str:
         """The run that plain verbs speak for."""
         return self._run_id
-
-    # Voices
-
-    def voice(
-        self,
-        run_id: str | None,
-        *,
-        agent_name: str | None = None,
-        parent_run_id: str | None = None,
-    ) -> Voice:
-        """Return the voice of a run; its names are those of its start."""
-        voice = self._voices.get(run_id)
-        if voice is None or agent_name is not None or parent_run_id is not None:
-            held = self.stream.runs.get(run_id or "")
-            if held is not None:
-                agent_name = agent_name or held.agent_name
-                parent_run_id = parent_run_id or held.parent_run_id
-            voice = Voice(
-                Envelope(
-                    user_id=self.context.user_id,
-                    thread_id=self.context.thread_id,
-                    run_id=run_id,
-                    agent_name=agent_name,
-                    parent_run_id=parent_run_id,
-                ),
-                redactor=self._redactor,
-                limit_bytes=self._limit_bytes,
-            )
-            self._voices[run_id] = voice
-            if len(self._voices) > VOICES_REMEMBERED:
-                self._voices.popitem(last=False)
-        return voice
 
     def _append(self, entry: Entry) -> Receipt:
         receipt = self.log.append(self.stream, entry)
@@ -132,13 +94,18 @@ class Verbs:
         Without ``run_id`` it is the context's; if the context was made without
         one, each further start gets a new id (see :attr:`run_id`). ``lease``
         (seconds) is for runs without a process, held over HTTP.
+
+        Raises:
+            UsageError: If ``lease`` is no positive number.
         """
+        if lease is not None and not (_is_number(lease) and lease > 0):
+            raise UsageError(f"lease is a positive number of seconds, not {lease!r:.60}")
         if run_id is None:
-            if self._renews_run and self._is_started:
+            if self._renews_run and (self._is_started or self._run_id in self.stream.runs):
                 self._run_id = new_id("run")
             self._is_started = True
             run_id = self._run_id
-        voice = self.voice(run_id, agent_name=agent_name, parent_run_id=parent_run_id)
+        voice = self._voices.of(run_id, agent_name=agent_name, parent_run_id=parent_run_id)
         data = AgentStarted(task=self._safe(task), lease=lease, continues_run_id=continues_run_id)
         return self._append(
             voice.event(EventType.AGENT_STARTED, data, step=Step.START, key=idempotency_key)
@@ -155,7 +122,7 @@ class Verbs:
     ) -> Receipt:
         """Say what the agent is thinking about."""
         data = AgentThinking(thinking=thinking, step=step, total_steps=total_steps)
-        voice = self.voice(run_id or self._run_id)
+        voice = self._voices.of(run_id or self._run_id)
         return self._append(
             voice.event(EventType.AGENT_THINKING, data, step=Step.WITHIN, key=idempotency_key)
         )
@@ -177,7 +144,7 @@ class Verbs:
         pieces of one message and part may reach a late reader as one.
         """
         run_id = run_id or self._run_id
-        voice = self._voices.get(run_id) or self.voice(run_id)
+        voice = self._voices.known.get(run_id) or self._voices.of(run_id)
         receipt = self.log.append(
             self.stream, voice.delta(delta, message_id, part, tool_call_id, idempotency_key)
         )
@@ -199,7 +166,7 @@ class Verbs:
             tool_name=tool_name, tool_call_id=call, tool_input=self._safe(tool_input)
         )
         return self._append(
-            self.voice(run_id or self._run_id).event(
+            self._voices.of(run_id or self._run_id).event(
                 EventType.TOOL_EXECUTING,
                 data,
                 step=Step.TOOL_START,
@@ -228,7 +195,8 @@ class Verbs:
         """
         run_id = run_id or self._run_id
         held = self.stream.runs.get(run_id)
-        open_tools = held.grammar.open_tools if held is not None else {}
+        # A copy, made in one step: other threads begin and end tools meanwhile.
+        open_tools = held.grammar.open_tools.copy() if held is not None else {}
         call = tool_call_id or next(
             (call for call, tool in reversed(open_tools.items()) if tool.name == tool_name), ""
         )
@@ -236,8 +204,7 @@ class Verbs:
         if duration_ms is None and began is not None:
             duration_ms = max(0, now_ms() - began.began_at)
         return self._append(
-            self._tool_end(
-                self.voice(run_id),
+            self._voices.of(run_id).tool_end(
                 ToolCompleted(
                     tool_name=tool_name,
                     tool_call_id=call,
@@ -249,27 +216,6 @@ class Verbs:
                 idempotency_key,
             )
         )
-
-    def _tool_end(self, voice: Voice, data: ToolCompleted, key: str | None) -> Entry:
-        call = data.tool_call_id
-        try:
-            return voice.event(
-                EventType.TOOL_COMPLETED, data, step=Step.TOOL_END, tool_call_id=call, key=key
-            )
-        except EventTooLarge as error:
-            half = self._limit_bytes // 8
-            cut = ToolCompleted(
-                tool_name=data.tool_name,
-                tool_call_id=call,
-                success=data.success,
-                tool_output=f"{data.tool_output!s:.{half}}… cut: {error.size_bytes:,} bytes in all",
-                error=f"{data.error!s:.{half}}" if data.error is not None else None,
-                duration_ms=data.duration_ms,
-                truncated=True,
-            )
-            return voice.event(
-                EventType.TOOL_COMPLETED, cut, step=Step.TOOL_END, tool_call_id=call, key=key
-            )
 
     def agent_completed(
         self,
@@ -289,11 +235,11 @@ class Verbs:
         data = AgentCompleted(
             result=self._safe(result), outcome=outcome, usage=usage, duration_ms=duration_ms
         )
-        entry = self.voice(run_id).event(
+        entry = self._voices.of(run_id).event(
             EventType.AGENT_COMPLETED, data, step=Step.COMPLETE, key=idempotency_key
         )
         receipt = self._append(entry)
-        self._voices.pop(run_id, None)
+        self._voices.forget(run_id)
         return receipt
 
     def agent_error(
@@ -320,14 +266,10 @@ class Verbs:
 
     def _end(self, run_id: str | None, end: AgentError | AgentCancelled) -> Receipt:
         run_id = run_id or self._run_id
-        envelope = self.voice(run_id).envelope
-        receipt = self.log.end_run(
-            self.stream,
-            run_id,
-            lambda open_tools: ending_entries(envelope, open_tools, end, at=now_ms()),
-        )
+        entries_for = self._voices.of(run_id).ending(end)
+        receipt = self.log.end_run(self.stream, run_id, entries_for)
         self._last = receipt
-        self._voices.pop(run_id, None)
+        self._voices.forget(run_id)
         return receipt
 
     def progress_update(
@@ -364,6 +306,7 @@ class Verbs:
         Emit an event of the application's own type, such as ``orders.updated``.
 
         Neighbours of one run with the same ``key`` may be shown by the latest.
+        Data that are no object become ``{"value": data}``.
         """
         return self._aside(
             check_custom_type(type),
@@ -376,7 +319,7 @@ class Verbs:
 
     def user_message(self, message: UserMessage, *, idempotency_key: str | None = None) -> Receipt:
         """Show an accepted message of the user to every tab; it belongs to no run."""
-        voice = self.voice(None)
+        voice = self._voices.of(None)
         return self._append(voice.event(EventType.USER_MESSAGE, message, key=idempotency_key))
 
     def _aside(
@@ -391,10 +334,16 @@ class Verbs:
         about = run_id or (self._run_id if self._is_started else None)
         merge = f"key\0{about}\0{type}\0{key}" if key is not None else None
         return self._append(
-            self.voice(about).event(type, data, merge=merge, key=idempotency_key, version=version)
+            self._voices.of(about).event(
+                type, data, merge=merge, key=idempotency_key, version=version
+            )
         )
 
     def _safe(self, value: Any) -> Any:
         if value is None or self._redactor is not None:
             return value
         return redact(to_builtins(value))
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)

@@ -8,21 +8,36 @@ into an entry for the log.
 from __future__ import annotations
 
 import hashlib
+import logging
 import time
 from collections.abc import Callable
 from typing import Any
 
 import msgspec
 
+from catenary.context import check_id
 from catenary.encoding import encode
 from catenary.envelope import Envelope
 from catenary.errors import EventTooLarge, UsageError
+from catenary.eventlog.closing import ending_entries
 from catenary.eventlog.entry import Entry
 from catenary.eventlog.receipt import Receipt
-from catenary.events import CONTROL_TYPES, EventType, WebSocketEvent
+from catenary.events import (
+    CONTROL_TYPES,
+    AgentCancelled,
+    AgentError,
+    EventType,
+    ToolCompleted,
+    WebSocketEvent,
+)
 from catenary.grammar import OpenTool, Step
+from catenary.redaction import REDACTED
+
+logger = logging.getLogger("catenary.emitter")
 
 DATA_LIMIT_BYTES = 256 * 1024
+
+_PARTS = ("text", "reasoning", "tool_input")
 
 Redactor = Callable[[WebSocketEvent], WebSocketEvent]
 
@@ -97,6 +112,11 @@ class Voice:
     def _open_channel(
         self, message_id: str | None, part: str, tool_call_id: str | None
     ) -> _Channel:
+        if part not in _PARTS:
+            raise UsageError(f"part is one of {', '.join(_PARTS)}, not {part!r:.40}")
+        for name, value in (("message_id", message_id), ("tool_call_id", tool_call_id)):
+            if value:
+                check_id(name, value)
         fields = {"message_id": message_id or self.message_id, "part": part}
         if tool_call_id is not None:
             fields["tool_call_id"] = tool_call_id
@@ -130,8 +150,26 @@ class Voice:
             EventTooLarge: If the encoded data are over the limit.
         """
         encoded = encode(data)
+        if not encoded.startswith(b"{"):
+            encoded = b'{"value":%b}' % encoded
         if self._redactor is not None:
             encoded = encode(self._redacted(type, msgspec.json.decode(encoded)))
+        return self._entry(
+            type, encoded, step, tool_call_id, tool_name, merge=merge, key=key, version=version
+        )
+
+    def _entry(
+        self,
+        type: str,
+        encoded: bytes,
+        step: Step,
+        tool_call_id: str,
+        tool_name: str = "",
+        *,
+        merge: str | None = None,
+        key: str | None = None,
+        version: int | None = None,
+    ) -> Entry:
         if len(encoded) > self._limit_bytes:
             raise EventTooLarge(type, len(encoded), self._limit_bytes)
         at = now_ms()
@@ -152,8 +190,61 @@ class Voice:
             entry.key, entry.digest = key, _digest(type, encoded)
         return entry
 
-    def _redacted(self, type: str, data: Any) -> dict[str, Any]:
-        assert self._redactor is not None
+    def tool_end(self, data: ToolCompleted, key: str | None) -> Entry:
+        """Return the entry of a tool's end; its output is cut to the limit, never refused."""
+        type_, step, call = EventType.TOOL_COMPLETED, Step.TOOL_END, data.tool_call_id
+        try:
+            return self.event(type_, data, step=step, tool_call_id=call, key=key)
+        except EventTooLarge as error:
+            # The hook sees what will be cut: in its text it would not find its keys.
+            whole = self._redacted(type_, msgspec.json.decode(encode(data)))
+            failure = whole.get("error")
+            cut = ToolCompleted(
+                tool_name=data.tool_name,
+                tool_call_id=call,
+                success=data.success,
+                tool_output=f"{self._cut(whole.get('tool_output'))}"
+                f"… cut: {error.size_bytes:,} bytes in all",
+                error=self._cut(failure) if failure is not None else None,
+                duration_ms=data.duration_ms,
+                truncated=True,
+            )
+            return self._entry(type_, encode(cut), step, call, key=key)
+
+    def _cut(self, value: object) -> str:
+        # A character takes at most six bytes in JSON, and an event holds two such texts.
+        return f"{value!s:.{self._limit_bytes // 16}}"
+
+    def ending(
+        self, end: AgentError | AgentCancelled
+    ) -> Callable[[dict[str, OpenTool]], list[Entry]]:
+        """
+        Return what makes the entries that end the run, for ``EventLog.end_run``.
+
+        A run always ends: words over the limit are cut, and where the redaction
+        hook fails there are none.
+        """
+        at = now_ms()
+        fit: AgentError | AgentCancelled
+        if isinstance(end, AgentError):
+            message = self._words(EventType.AGENT_ERROR, end, "message") or ""
+            fit = msgspec.structs.replace(end, message=message)
+        else:
+            reason = self._words(EventType.AGENT_CANCELLED, end, "reason")
+            fit = msgspec.structs.replace(end, reason=reason)
+        return lambda open_tools: ending_entries(self.envelope, open_tools, fit, at=at)
+
+    def _words(self, type: EventType, end: AgentError | AgentCancelled, name: str) -> str | None:
+        try:
+            words = self._redacted(type, msgspec.json.decode(encode(end))).get(name)
+        except Exception:
+            logger.exception("the redaction hook failed for the end of %s", self.envelope.run_id)
+            words = REDACTED
+        return None if words is None else self._cut(words)
+
+    def _redacted(self, type: str, data: dict[str, Any]) -> dict[str, Any]:
+        if self._redactor is None:
+            return data
         about = self.envelope
         event = WebSocketEvent(
             type=type,
@@ -165,7 +256,7 @@ class Voice:
             agent_name=about.agent_name,
             parent_run_id=about.parent_run_id,
             timestamp=now_ms(),
-            data=data if isinstance(data, dict) else {"value": data},
+            data=data,
         )
         return self._redactor(event).data
 
