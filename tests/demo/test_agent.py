@@ -128,6 +128,7 @@ async def test_each_part_gets_a_sub_agent(ask: Asking) -> None:
 
 async def test_nothing_found_is_said(ask: Asking) -> None:
     state = await ask("Who painted the Mona Lisa?")
+    assert state.text.endswith("(I looked for “painted”, “Mona”, “Lisa”).")
     assert state.text.startswith("I found nothing about this in the 2 documents")
     assert state.result["sources"] == []
     assert ask.tools == ["search"]

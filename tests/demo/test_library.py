@@ -43,6 +43,11 @@ def test_heading_counts_more_than_mentions() -> None:
     assert found(Library({"pets.md": text}), "cats")[0][1] == "Cats"
 
 
+def test_section_headed_by_just_what_is_asked_for_comes_first() -> None:
+    text = "# Coast\n## Oil lamps\nLamps, lamps and lamps.\n## Lamp\nA light, a wick and some oil."
+    assert found(Library({"a.md": text}), "lamp")[0][1] == "Lamp"
+
+
 def test_number_of_hits_is_limited(library: Library) -> None:
     assert len(library.search("lamps", limit=2)) == 2
 

@@ -70,7 +70,22 @@ def test_sentence_that_leans_on_the_one_before_carries_it() -> None:
     ]
 
 
+def test_paragraph_that_points_back_carries_the_one_above() -> None:
+    facts = facts_of("People write code.\n\nSuch code is lost. It grows too much. Ships sail on.")
+    assert [(fact.lean, fact.is_dangling) for fact in facts] == [
+        ("", False),
+        ("People write code.", True),
+        ("People write code. Such code is lost.", True),
+        ("", False),
+    ]
+
+
 def test_code_is_one_fact() -> None:
+    assert [fact.paragraph for fact in facts_of("```\nx\n```\nOne is here.\n\nTwo is.")] == [
+        -1,
+        0,
+        1,
+    ]
     (code,) = (one for one in facts_of(section("Lighting a lamp by hand").text) if one.is_code)
     assert code.text == '# not a heading\ntower.light("spare")'
     assert code.lean == "To light the spare lamp by hand, call `light` from the tower:"
@@ -78,7 +93,7 @@ def test_code_is_one_fact() -> None:
 
 def test_rows_are_facts_and_name_their_columns() -> None:
     assert texts("Duties of a keeper")[1] == ("D2: Watch. The lamp is looked at every hour; a | b.")
-    table = "| limit | value | why |\n|---|---|---|\n| boats | 30 | short |"
+    table = "| limit | value | why |\n|---|---|---|\n| boats | 30. | short |"
     assert [fact.text for fact in facts_of(table)] == ["boats: value: 30; why: short"]
 
 

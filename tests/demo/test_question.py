@@ -12,7 +12,8 @@ from catenary.demo.question import MAX_PARTS, Kind, parts_of
 @pytest.mark.parametrize(
     ("question", "texts"),
     [
-        ("How does it work?", ["How does it work?"]),
+        ("How does a lamp work?", ["How does a lamp work?"]),
+        ("How does it work?", ["What is Catenary?"]),
         (
             "How does a reconnect resume, and what is a gap?",
             ["How does a reconnect resume", "what is a gap?"],

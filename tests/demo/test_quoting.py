@@ -16,13 +16,25 @@ def answer_from(text: str, question: str) -> str:
 
 
 def test_definition_is_preferred_to_mentions() -> None:
-    text = "# Ropes\nEvery gap needs care and a gap may grow. A gap is a hole in the wall."
+    text = "# Ropes\nA gap is feared, for every gap may grow. A gap is a hole in the wall."
     assert answer_from(text, "What is a gap?").startswith("A gap is a hole")
 
 
-def test_section_of_that_name_begins_with_the_definition() -> None:
-    text = "# Sea\n## Gap\nShips were lost between two places.\n\nA gap may come.\n## Wind\nA gap."
-    assert answer_from(text, "What is a gap?").startswith("Ships were lost between two places.")
+def test_section_headed_by_the_question_is_the_answer() -> None:
+    text = (
+        "# Sea\n## When the lamp fails\nA bell rings in the tower at once.\n\nNobody sleeps then."
+        "\n## Notes\nThe lamp fails often, as the keeper says."
+    )
+    said = answer_from(text, "What happens when the lamp fails?")
+    assert said.startswith("A bell rings in the tower at once.")
+
+
+def test_heading_about_much_else_decides_nothing() -> None:
+    text = (
+        "# Sea\n## How lamps burn in fog and rain on boats by night\nInstall the hook on the wall."
+        "\n## Notes\nLamps burn well when their wick is dry."
+    )
+    assert answer_from(text, "Do lamps burn?").startswith("Lamps burn well")
 
 
 def test_short_answer_goes_on_with_its_next_sentence() -> None:
@@ -38,8 +50,23 @@ def test_what_a_part_points_back_at_decides_between_facts_that_fit_alike() -> No
     assert said == "The limits of boats stem from short piers. [a.md, “Sea”]"
 
 
+def test_which_one_gets_one_answer() -> None:
+    text = "# Duties\n| # | duty |\n|---|---|\n| D1 | Ships are watched at sea. |\n| D2 | All duties go on after the night. |"
+    said = answer_from(text, "How many duties are there and which one covers ships?")
+    assert said == "D1: Ships are watched at sea. [a.md, “Duties”]"
+
+
+def test_fact_that_points_back_at_another_paragraph_is_avoided() -> None:
+    text = "# Sea\nSuch boats are slow in the fog.\n\nMany boats are slow in the fog."
+    assert answer_from(text, "Are boats slow in fog?").startswith("Many boats are slow")
+    chained = (
+        "# Sea\nSuch boats are lost. They are slow in the fog.\n\nMany boats are slow in the fog."
+    )
+    assert answer_from(chained, "Are boats slow in fog?").startswith("Many boats are slow")
+
+
 def test_number_is_preferred_where_one_is_asked_for() -> None:
-    text = "# Ropes\nRopes of a boat are long for safety. Ropes of a boat have 30 knots of wool."
+    text = "# Ropes\nRopes G1 of a boat are long for safety. Ropes of a boat have 30 knots of wool."
     assert answer_from(text, "How long are ropes of a boat?").startswith("Ropes of a boat have 30")
 
 

@@ -22,7 +22,7 @@ from catenary.demo.quoting import choose, quoted
 from catenary.demo.words import terms
 from catenary.runs import Run
 
-_HITS = 5
+_HITS = 6
 _SECTIONS_READ = 3
 _WORD = re.compile(r"\s*\S+\s*")
 _HELP = (
@@ -210,7 +210,8 @@ class Investigation:
             )
         if not hits:
             return await self._nothing()
-        found = [hit.section for hit in hits[:_SECTIONS_READ]]
+        # A definition may stand in a section about something else, so more are read for one.
+        found = [hit.section for hit in hits[: _HITS if part.subject else _SECTIONS_READ]]
         titles = ", ".join(f"“{section.title}” in {section.path}" for section in found)
         await self._think(f"Best fit: {titles}. I read {_them(len(found))}.", 2, 3)
         texts = [await self._read_section(section) for section in found]
@@ -236,7 +237,7 @@ class Investigation:
 
     async def _nothing(self) -> Finding:
         await self._think("Nothing of that fits well enough to be quoted; I say so.", 3, 3)
-        asked = "”, “".join(terms(self._part.text))
+        asked = "”, “".join(self._words(terms(self._part.text)))
         return Finding(
             text=f"I found nothing about this in the {len(self._library.files)} documents "
             f"(I looked for “{asked}”)."
@@ -250,12 +251,17 @@ class Investigation:
         return "It asks about a matter, so I search the documents."
 
     def _unknown(self) -> str:
-        unknown = [term for term in terms(self._part.text) if not self._library.is_known(term)]
-        words = [word for word in self._part.text.split() if set(terms(word)) & set(unknown)]
+        asked = terms(self._part.text)
+        words = self._words([term for term in asked if not self._library.is_known(term)])
         if not words:
             return ""
-        named = ", ".join(f"“{word.strip('?.,!;:')}”" for word in words)
+        named = ", ".join(f"“{word}”" for word in words)
         return f"\n\nThe documents say nothing about {named}."
+
+    def _words(self, stems: Sequence[str]) -> list[str]:
+        """Return the words of the question that have these stems."""
+        words = (word.strip("?.,!;:()“”\"'`") for word in self._part.text.split())
+        return [word for word in words if set(terms(word)) & set(stems)]
 
 
 def _computed(computation: Computation) -> str:

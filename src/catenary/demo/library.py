@@ -25,6 +25,7 @@ _MAX_FILE_BYTES = 1024 * 1024
 _SATURATION = 1.2
 _LENGTH_WEIGHT = 0.75
 _TITLE_WEIGHT = 3
+_HEADED_WEIGHT = 1.5
 _ASIDE = re.compile(r"\([^)]*\)|^[\d.]+\s")
 RELATED_WEIGHT = 0.35
 CONTEXT_WEIGHT = 0.6
@@ -66,6 +67,7 @@ class Library:
             section for path, text in self.files.items() for section in sections_of(path, text)
         ]
         self._counts = [_counted(section) for section in self.sections]
+        self._headings = [set(terms(section.title)) for section in self.sections]
         self._lengths = [counts.total() for counts in self._counts]
         self._mean = sum(self._lengths) / max(1, len(self._lengths))
         self._spread = Counter(term for counts in self._counts for term in counts)
@@ -110,11 +112,16 @@ class Library:
         """
         Return the sections that fit a query best, the best first.
 
-        The words of ``context`` count for less than the query's.
+        The words of ``context`` count for less than the query's; a section
+        headed by just what is asked for counts for more.
         """
         weights = self.weigh(query, context)
+        asked = set(terms(query))
         scored = [
-            Hit(section=section, score=round(score, 3))
+            Hit(
+                section=section,
+                score=round(score * (_HEADED_WEIGHT if asked == self._headings[at] else 1), 3),
+            )
             for at, section in enumerate(self.sections)
             if (score := self._score(at, weights)) > 0
         ]
@@ -157,19 +164,20 @@ class Library:
     def weigh(self, query: str, context: str = "") -> dict[str, float]:
         """Return what each word of a query counts for: the rarer, the more."""
         asked = terms(query)
-        weights = {term: self._rarity(term) for term in asked}
+        weights = {term: self.rarity(term) for term in asked}
         for term in terms(context):
-            weights.setdefault(term, CONTEXT_WEIGHT * self._rarity(term))
+            weights.setdefault(term, CONTEXT_WEIGHT * self.rarity(term))
         for term in asked:
             for related in RELATED.get(term, ()):
-                weights.setdefault(related, RELATED_WEIGHT * self._rarity(term))
+                weights.setdefault(related, RELATED_WEIGHT * self.rarity(term))
         return weights
 
     def is_known(self, term: str) -> bool:
         """Whether any section has this word."""
         return term in self._spread
 
-    def _rarity(self, term: str) -> float:
+    def rarity(self, term: str) -> float:
+        """Return what a word counts for: the rarer, the more."""
         spread = self._spread[term]
         return math.log(1 + (len(self.sections) - spread + 0.5) / (spread + 0.5))
 

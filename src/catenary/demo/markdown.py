@@ -48,13 +48,15 @@ class Fact(msgspec.Struct, frozen=True, kw_only=True):
 
     ``lean`` is the sentence before one that begins with a pronoun, or the one
     that announces code: quoted alone it would not be understood. Facts of one
-    ``paragraph`` (or item, or table) stand together.
+    ``paragraph`` (or item, or table) stand together. One that points back at
+    another paragraph is ``dangling``: it should not be quoted alone.
     """
 
     text: str
     paragraph: int
     lean: str = ""
     is_code: bool = False
+    is_dangling: bool = False
 
 
 def sections_of(path: str, text: str) -> list[Section]:
@@ -114,7 +116,9 @@ def facts_of(text: str) -> list[Fact]:
         elif kind == "table":
             facts.extend(Fact(text=row, paragraph=at) for row in _rows(lines))
         else:
-            facts.extend(_sentence_facts(plain(" ".join(line.strip() for line in lines)), at))
+            said = plain(" ".join(line.strip() for line in lines))
+            above = facts[-1].text if facts and not facts[-1].is_code else ""
+            facts.extend(_sentence_facts(said, at, above))
     return facts
 
 
@@ -124,16 +128,16 @@ def entries_of(text: str) -> list[str]:
     items: list[str] = []
     for kind, lines in _blocks(text.splitlines()):
         if kind == "table":
-            tables.append([_entry(row) for row in _rows(lines)])
+            tables.append([_entry(row) for row in _table(lines)[1]])
         elif kind == "item":
             items.append(plain(lines[0]))
     return max([*tables, items], key=len)
 
 
-def _entry(row: str) -> str:
-    """Return a row's first cell; with a mere number or code also what follows, to its first stop."""
-    name, _, rest = row.partition(": ")
-    lead = re.split(r"[.;,](?:\s|$)", rest, maxsplit=1)[0]
+def _entry(row: list[str]) -> str:
+    """Return a row's first cell; behind a mere number or code how the second one begins."""
+    name, more = row[0], "".join(row[1:2])
+    lead = re.split(r"[.;,](?:\s|$)", more, maxsplit=1)[0]
     return f"{name} ({lead})" if len(name) <= 4 and lead else name
 
 
@@ -168,29 +172,41 @@ def _kind(line: str, before: str) -> str:
     return "item" if before == "item" and line.startswith(" ") else "text"
 
 
-def _rows(lines: list[str]) -> Iterator[str]:
+def _table(lines: list[str]) -> tuple[list[str], list[list[str]]]:
+    """Return the header's cells, if there is one, and those of the rows."""
     rows = [_cells(line) for line in lines if not _RULE.fullmatch(line)]
     has_header = len(lines) > 1 and not _RULE.fullmatch(lines[0]) and _RULE.fullmatch(lines[1])
-    header = rows[0] if has_header else []
-    for row in rows[1:] if header else rows:
+    return (rows[0], rows[1:]) if has_header else ([], rows)
+
+
+def _rows(lines: list[str]) -> Iterator[str]:
+    header, rows = _table(lines)
+    for row in rows:
         if len(row) < 3 or not header:
             yield ": ".join(cell for cell in row if cell)
             continue
         named = zip(header[1:], row[1:], strict=False)
-        rest = "; ".join(f"{name}: {cell}" if name else cell for name, cell in named if cell)
-        yield f"{row[0]}: {rest}"
+        rest = [f"{name}: {cell}".removeprefix(": ").rstrip(".") for name, cell in named if cell]
+        yield f"{row[0]}: {'; '.join(rest)}"
 
 
 def _cells(line: str) -> list[str]:
     return [plain(cell.replace("\\|", "|")) for cell in _CELL.split(line.strip().strip("|"))]
 
 
-def _sentence_facts(text: str, paragraph: int) -> Iterator[Fact]:
-    before = ""
+def _sentence_facts(text: str, paragraph: int, above: str) -> Iterator[Fact]:
+    """Yield the sentences of a paragraph; ``above`` is the last one of the paragraph before."""
+    lean, is_dangling = above, True
     for sentence in _sentences(text):
         is_leaning = _LEANING.match(sentence) is not None
-        yield Fact(text=sentence, paragraph=paragraph, lean=before if is_leaning else "")
-        before = sentence
+        is_dangling = is_leaning and is_dangling
+        yield Fact(
+            text=sentence,
+            paragraph=paragraph,
+            lean=lean if is_leaning else "",
+            is_dangling=is_dangling,
+        )
+        lean = f"{lean} {sentence}".strip() if is_leaning else sentence
 
 
 def _sentences(text: str) -> Iterator[str]:

@@ -50,6 +50,7 @@ _BOUNDED = re.compile(
     r"\bhow (?:many|much|long|big|large)\b.*\b(?:may|can|could|allowed|at most|up to|maximum)\b",
     re.IGNORECASE,
 )
+_CHOICE = re.compile(r"\W*which one\b", re.IGNORECASE)
 _DOING = re.compile(
     r"\bhow (?:do|can|should|would|must) (?:i|you|we|one)\b|\bhow to\b", re.IGNORECASE
 )
@@ -89,19 +90,30 @@ class Part(msgspec.Struct, frozen=True, kw_only=True):
         return _NUMERIC.search(self.text) is not None
 
     @property
+    def is_choice(self) -> bool:
+        """Whether one of several is asked for."""
+        return _CHOICE.match(self.text) is not None
+
+    @property
     def is_doing(self) -> bool:
         """Whether it asks how to do something, so that code helps."""
         return _DOING.search(self.text) is not None
 
 
 def parts_of(question: str) -> list[Part]:
-    """Return the parts of a question in order, at most :data:`MAX_PARTS`."""
+    """
+    Return the parts of a question in order, at most :data:`MAX_PARTS`.
+
+    "How does it work?" and its like ask about Catenary.
+    """
     texts = [
         text
         for sentence in _SENTENCE.split(question[:MAX_LENGTH])
         for piece in _AND.split(sentence)
         if terms(text := piece.strip(" ,;\t")) or find_expression(text)
     ]
+    if not texts and _LEANING.search(question):
+        texts = ["What is Catenary?"]
     parts: list[Part] = []
     for text in texts[:MAX_PARTS]:
         is_leaning = _LEANING.search(text) is not None

@@ -14,9 +14,9 @@ FILLER = frozenset(
     a about all also am an and any are as ask at be been big but by can come comes could cover covers describe difference did do
     does doing each else explain far fast for from get gets give go goes had happen happens has have he her
     his how i if in into is it its just kind large let like long made make many may me mean means more most much
-    must my need no not of often old on one or our out over please said say says see shall she should show so
+    must my need no not of often old on one or our out over per please said say says see shall she should show so
     some such tell than that the their them then there these they thing things this those to too up
-    us very want was we were what when where whether which while who whom whose why will with would
+    us very want was we were what when where whether which while who whom whose why will with would work works
     you your
     """.split()  # noqa: SIM905 - a list of a hundred strings reads worse
 )
