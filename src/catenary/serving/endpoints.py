@@ -18,7 +18,7 @@ from catenary.serving.health import Health, Metrics
 from catenary.serving.messages import Messages, TicketOffice
 from catenary.serving.native import NativeEndpoint
 from catenary.serving.operators import Operators
-from catenary.serving.producers import Producers
+from catenary.serving.producers import COMMIT_TIMEOUT, Producers
 from catenary.serving.sse import SseEndpoint
 from catenary.tickets import Tickets
 
@@ -37,6 +37,7 @@ class Endpoints:
         metrics_key: A key for ``/metrics`` alone, beside the API key.
         open_metrics: Show metrics to anybody who can reach the port.
         expects: Message types without whose handlers the bridge is not ready.
+        commit_timeout: How long a producer waits for the log, in seconds.
 
     Raises:
         ConfigError: If a key is too weak, or an origin is not one.
@@ -54,6 +55,7 @@ class Endpoints:
         metrics_key: str | Sequence[str] | None = None,
         open_metrics: bool = False,
         expects: Sequence[str] = (),
+        commit_timeout: float = COMMIT_TIMEOUT,
     ) -> None:
         self.factory = factory
         self.tickets = Tickets(factory.log)
@@ -71,7 +73,7 @@ class Endpoints:
         self._sse = SseEndpoint(self.admission)
         self._messages = Messages(self.admission, control)
         self._tickets = TicketOffice(self.admission, self.tickets)
-        self._producers = Producers(self.admission, keys)
+        self._producers = Producers(self.admission, keys, commit_timeout=commit_timeout)
         self._operators = Operators(self.admission, keys, self._producers)
         self._health = Health(self.admission)
         both = [*_listed(api_key), *_listed(metrics_key)]

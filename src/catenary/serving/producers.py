@@ -37,6 +37,7 @@ COMMIT_TIMEOUT = 10.0
 EVENTS_LIMIT = 500
 """So many events a request may publish, or one page of history holds."""
 
+BODY_LIMIT_BYTES = 4 * 1024 * 1024
 KEY_LIMIT = 200
 
 
@@ -44,12 +45,18 @@ class Producers:
     """The endpoints under ``/api/users/{user_id}`` that write and read events."""
 
     def __init__(
-        self, admission: Admission, keys: ApiKeys, *, body_limit_bytes: int = 4 * 1024 * 1024
+        self,
+        admission: Admission,
+        keys: ApiKeys,
+        *,
+        body_limit_bytes: int = BODY_LIMIT_BYTES,
+        commit_timeout: float = COMMIT_TIMEOUT,
     ) -> None:
         self._admission = admission
         self._factory = admission.factory
         self._keys = keys
         self._body_limit_bytes = body_limit_bytes
+        self._commit_timeout = commit_timeout
 
     # Publishing
 
@@ -91,7 +98,7 @@ class Producers:
             with log._lock:
                 prepared = publication.prepare(stream)
                 receipts = log.append_all(stream, prepared.entries)
-            positions = await _committed(receipts)
+            positions = await _committed(receipts, self._commit_timeout)
         except CatenaryError as error:
             raise _refusal(error) from None
         self._factory.manager.counters.append_seconds.observe(time.perf_counter() - began)
@@ -137,7 +144,8 @@ class Producers:
         log_id, wanted = await self._readable(request)
         states = await self._factory.runs(log_id)
         chosen = [
-            state
+            # A field at its default is left out, and `running` is the status's.
+            {"status": state.status, **msgspec.to_builtins(state)}
             for state in states
             if wanted.thread_ids is None or state.thread_id in wanted.thread_ids
         ]
@@ -196,7 +204,7 @@ def _number(request: Request, name: str, default: int, limit: int) -> int:
     return int(text)
 
 
-async def _committed(receipts: Sequence[Receipt]) -> list[Position]:
+async def _committed(receipts: Sequence[Receipt], patience: float) -> list[Position]:
     """
     Wait until all are committed.
 
@@ -207,7 +215,7 @@ async def _committed(receipts: Sequence[Receipt]) -> list[Position]:
     positions: list[Position] = []
     refused: CatenaryError | None = None
     try:
-        async with asyncio.timeout(COMMIT_TIMEOUT):
+        async with asyncio.timeout(patience):
             for receipt in receipts:
                 try:
                     positions.append(await receipt)
@@ -217,7 +225,7 @@ async def _committed(receipts: Sequence[Receipt]) -> list[Position]:
         raise Refusal(
             503,
             "not_committed",
-            f"the log has not committed this within {COMMIT_TIMEOUT:.0f} s; whether it will is not "
+            f"the log has not committed this within {patience:g} s; whether it will is not "
             "known. Sent again with the same Idempotency-Key it is not doubled",
             retry_after=1,
         ) from None
