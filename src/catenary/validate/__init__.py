@@ -1,0 +1,1 @@
+"""The campaigns that show what Catenary promises, and the checker that they share."""
