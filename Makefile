@@ -24,7 +24,7 @@ $(VENV)/installed-test: $(VENV)/installed-run
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[test,lint]'
 	@touch $@
 
-run: $(VENV)/installed-run ## Install, and run the demo: http://127.0.0.1:8400
+run: $(VENV)/installed-run ## Install, and run the demo: http://127.0.0.1:8000
 	$(BIN)/catenary demo
 
 test: test-python test-js ## Install, and run all tests
