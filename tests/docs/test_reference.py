@@ -1,0 +1,152 @@
+"""The reference names everything that exists, and nothing else."""
+
+from __future__ import annotations
+
+import importlib
+import re
+
+import pytest
+import typer.main
+from starlette.routing import Route, WebSocketRoute
+from typer.core import TyperGroup
+
+import catenary
+from catenary import WebSocketBridgeFactory
+from catenary.cli import app
+from catenary.limits import Limits
+from catenary.observe.metrics import BridgeMetrics
+from catenary.serving.asgi import BridgeApp
+from catenary.settings import Settings, env_name, option_name
+from tests.docs.pages import ROOT, prose
+
+REFERENCE = ROOT / "docs" / "reference"
+
+
+def words(name: str) -> set[str]:
+    return set(re.findall(r"\w+", (REFERENCE / name).read_text()))
+
+
+def test_every_public_name_is_in_the_reference() -> None:
+    assert set(catenary.__all__) <= words("api.md")
+
+
+@pytest.mark.parametrize(
+    "name", ["WebSocketBridgeFactory", "UserWebSocketEmitter", "Run", "WebSocketManager"]
+)
+def test_every_member_that_the_reference_names_exists(name: str) -> None:
+    """The first cells of a class's table are its members."""
+    text = prose(REFERENCE / "api.md").partition(f"\n## {name}\n")[2].partition("\n## ")[0]
+    cells = re.findall(r"^\| (.+?) \|", text, re.MULTILINE)
+    members = set(re.findall(r"`(?:await |@)?(\w+)", " ".join(cells)))
+    made = WebSocketBridgeFactory("memory://?private")
+    emitter = getattr(catenary, name)
+    known = set(dir(emitter)) | set(vars(made)) | {"context", "agent_name", "run_id", "async"}
+    assert members
+    assert members <= known
+
+
+def test_every_name_of_the_modules_beside_it_exists() -> None:
+    rows = re.findall(
+        r"^\| (`catenary\..+?) \| (.+?) \|$", (REFERENCE / "api.md").read_text(), re.MULTILINE
+    )
+    assert len(rows) >= 8
+    for modules, names in rows:
+        found: set[str] = set()
+        for module in re.findall(r"`([\w.]+)`", modules):
+            loaded = importlib.import_module(module)
+            found.update([*dir(loaded), *getattr(loaded, "__all__", ())])
+        assert set(re.findall(r"`(\w+)`", names)) <= found, modules
+
+
+def test_every_setting_is_named_with_its_default() -> None:
+    text = (REFERENCE / "settings.md").read_text()
+    rows = re.findall(r"^\| `(CATENARY_\w+)` \| `(--[\w-]+)` \| (.+?) \|", text, re.MULTILINE)
+    assert [(env, option) for env, option, _ in rows] == [
+        (env_name(name), option_name(name)) for name in Settings.model_fields
+    ]
+    for (env, _, shown), field in zip(rows, Settings.model_fields.values(), strict=True):
+        default = field.default
+        if default in (None, ()) or default is False:
+            assert shown in {"–", "off"}, env
+        elif isinstance(default, int | float):
+            assert float(shown.strip("`")) == default, env
+        else:
+            assert shown.strip("`") == str(default), env
+
+
+def test_every_limit_is_named() -> None:
+    assert set(Limits.__struct_fields__) - {"heartbeat_interval"} <= words("limits.md")
+
+
+def test_every_command_is_named_and_no_other() -> None:
+    text = (REFERENCE / "cli.md").read_text()
+    table = text.partition("## Commands\n")[2].partition("\n## ")[0]
+    named = set(re.findall(r"^\| `catenary (log [\w-]+|[\w-]+)", table, re.MULTILINE))
+    group = typer.main.get_command(app)
+    assert isinstance(group, TyperGroup)
+    exist = set()
+    for name, command in group.commands.items():
+        inner = command.commands if isinstance(command, TyperGroup) else {"": command}
+        exist |= {f"{name} {sub}".strip() for sub in inner}
+    assert named == exist
+
+
+def test_every_option_that_a_page_gives_to_a_command_exists() -> None:
+    """In the reference of the command line, in prose and examples."""
+    group = typer.main.get_command(app)
+    assert isinstance(group, TyperGroup)
+    options = set()
+    for command in group.commands.values():
+        inner = command.commands.values() if isinstance(command, TyperGroup) else [command]
+        options |= {
+            option
+            for sub in inner
+            for parameter in sub.params
+            for option in (*parameter.opts, *parameter.secondary_opts)
+        }
+    named = set(re.findall(r"(?<![\w-])(--[a-z][\w-]+)", (REFERENCE / "cli.md").read_text()))
+    assert named - {"--help"} <= options
+
+
+def test_every_path_is_named() -> None:
+    text = (REFERENCE / "http.md").read_text()
+    table = text.partition("## Paths\n")[2].partition("\n## ")[0]
+    named = set(re.findall(r"^\| `(GET|POST) ([^`]+)`", table, re.MULTILINE))
+    endpoints = BridgeApp(WebSocketBridgeFactory("memory://?private")).endpoints
+    routes = [
+        *endpoints.client_routes(),
+        *endpoints.api_routes(),
+        *endpoints.health_routes(),
+        *endpoints.metrics_routes(),
+    ]
+    exist = set()
+    for route in routes:
+        assert isinstance(route, Route | WebSocketRoute)
+        path = route.path.replace(":path", "")
+        methods = route.methods or set() if isinstance(route, Route) else {"GET"}
+        exist |= {(method, path) for method in methods if method != "HEAD"}
+    assert named == exist
+
+
+def test_every_metric_is_named() -> None:
+    """And every metric that a page names exists."""
+    bridge = BridgeMetrics(WebSocketBridgeFactory("memory://?private"))
+    endings = ("", "_total", "_bucket", "_sum", "_count")
+    spellings = [{f"{metric.name}{end}" for end in endings} for metric in bridge.collect()]
+    named = {
+        page: set(re.findall(r"`(catenary_\w+)`", (ROOT / "docs" / page).read_text()))
+        for page in ("reference/metrics.md", "how-to/observe.md")
+    }
+    for names in named.values():
+        assert names <= set().union(*spellings)
+    assert [
+        spelling for spelling in spellings if not spelling & named["reference/metrics.md"]
+    ] == []
+
+
+def test_every_test_that_the_guarantees_name_exists() -> None:
+    text = (ROOT / "docs" / "guarantees.md").read_text()
+    named = re.findall(r"`(tests/[\w/]+\.py)`", text)
+    assert len(named) >= 15
+    assert [name for name in named if not (ROOT / name).is_file()] == []
+    assert re.findall(r"^\| (G\d)", text, re.MULTILINE) == [f"G{n}" for n in range(1, 9)] * 2
