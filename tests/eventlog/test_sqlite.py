@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import random
+import time
 from pathlib import Path
 
 import pytest
 
+from catenary import WebSocketBridgeFactory
 from catenary.errors import (
     LogUnavailable,
     RunClosed,
@@ -291,3 +293,14 @@ async def test_a_crash_of_the_process_keeps_the_term(path: Path) -> None:
     second = SqliteLog(path, durability=Durability.PROCESS)
     assert (await second.head(USER)).epoch == position.epoch
     await second.stop()
+
+
+async def test_waits_for_the_commit_are_measured(tmp_path: Path) -> None:
+    """Each group that is committed counts one wait, no longer than the call that waited for it."""
+    async with WebSocketBridgeFactory(log=f"sqlite:///{tmp_path}/events.db") as factory:
+        emitter = await factory.create_user_emitter("user_123")
+        began = time.perf_counter()
+        await emitter.custom("app.note")
+        waits = factory.log.append_seconds
+        assert sum(waits.counts) >= 1
+        assert 0 < waits.total < time.perf_counter() - began

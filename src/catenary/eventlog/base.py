@@ -30,6 +30,7 @@ from catenary.eventlog.overdue import close_overdue_runs
 from catenary.eventlog.seen import SeenWatch
 from catenary.eventlog.stream import HeldRun, Stream, Watcher
 from catenary.fold import RunState
+from catenary.observe.counters import Latencies
 from catenary.position import Position
 
 PAGE_EVENTS = 500
@@ -55,6 +56,8 @@ class EventLog(Accepting):
         self.run_ended: Callable[[], None] | None = None
         """Called within the commit of a run's end; as short as a watcher's ``wake``."""
         self.events_appended = 0
+        self.append_seconds = Latencies()
+        """From acceptance to commit: the longest wait of each group; nothing where none waits."""
         self._seen_watch = SeenWatch()
 
     # Reading

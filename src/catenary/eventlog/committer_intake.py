@@ -61,6 +61,8 @@ class IntakeLog(EventLog):
         self._ready: list[CommitStream] = []
         self._works: list[Work[Any]] = []
         self._batch_number = 0
+        self._waiting_since = 0.0
+        self._group_since = 0.0
         self._problem: str | None = None
 
     # The intake
@@ -99,6 +101,8 @@ class IntakeLog(EventLog):
         assert isinstance(stream, CommitStream)
         self._intake_bytes += stream.put(entry)
         if not stream.is_queued:
+            if not self._ready:
+                self._waiting_since = time.perf_counter()
             stream.is_queued = True
             self._ready.append(stream)
             self._busy[stream.log_id] = stream
@@ -115,6 +119,7 @@ class IntakeLog(EventLog):
     def _take(self) -> Group:
         """Return all that waits, for the writer."""
         batches = []
+        self._group_since = self._waiting_since
         for stream in self._ready:
             stream.is_queued = False
             self._batch_number += 1
@@ -148,6 +153,8 @@ class IntakeLog(EventLog):
             for effect in outcome.effects:
                 effect()
         wake(receipts)
+        if group.batches:
+            self.append_seconds.observe(time.perf_counter() - self._group_since)
         for work, result in outcome.results:
             work.future.set_result(result)
 

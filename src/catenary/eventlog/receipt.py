@@ -197,3 +197,14 @@ async def settled(receipts: Iterable[Receipt], timeout: float | None) -> None:
                 await receipt
             except CatenaryError:
                 continue
+
+
+class Notice:
+    """A callback that wakes whoever awaits a receipt, on whatever loop."""
+
+    def __init__(self, receipt: Receipt) -> None:
+        self._receipt = receipt
+
+    def __call__(self) -> None:
+        self._receipt.commit("", 1)
+        wake((self._receipt,))

@@ -59,6 +59,7 @@ class HeldRun:
         "last_seq",
         "lease",
         "on_cancel",
+        "owner",
         "parent_run_id",
         "run_id",
         "started_at",
@@ -88,6 +89,8 @@ class HeldRun:
         self.cancel_reason: str | None = None
         self.cancel_by: str | None = None
         self.on_cancel: list[Callable[[], None]] = []
+        self.owner = 0
+        """The ``id()`` of the object that closes the run when it is dropped."""
 
     def begin(self, event: WebSocketEvent) -> None:
         """Take over what the committed ``agent_started`` says."""

@@ -55,5 +55,3 @@ class Counters:
         """Ended runs by type of end."""
         self.delivery_seconds = Latencies()
         """From the first commit of a turn to the write."""
-        self.append_seconds = Latencies()
-        """From acceptance to commit, where a log commits later than it accepts."""

@@ -93,7 +93,9 @@ class BridgeMetrics(Collector):
         )
         yield _counters("gaps", "Gaps told to readers.", "reason", counters.gaps)
         yield _histogram(
-            "append_duration_seconds", "From acceptance to commit.", counters.append_seconds
+            "append_duration_seconds",
+            "From acceptance to commit: the longest wait of each group; none in memory.",
+            self._factory.log.append_seconds,
         )
         yield _histogram(
             "delivery_duration_seconds",
