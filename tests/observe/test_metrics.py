@@ -108,7 +108,7 @@ async def test_gaps_and_returns_are_counted() -> None:
 
 async def test_a_histogram_adds_up(factory: WebSocketBridgeFactory) -> None:
     """Buckets are cumulative, the last holds everything, the sum is in seconds."""
-    seconds = factory.manager.counters.append_seconds
+    seconds = factory.log.append_seconds
     for value in (0.00005, 0.003, 0.003, 99.0):
         seconds.observe(value)
     shown = Shown(factory)
