@@ -1,0 +1,5 @@
+"""``python -m catenary.cli``."""
+
+from catenary.cli import main
+
+main()
