@@ -18,6 +18,7 @@ from catenary.auth import sign_token
 
 SECRET = "a secret for tests, long enough for HS256"
 API_KEY = "an-api-key-for-tests"
+KEYS = {"CATENARY_JWT_SECRET": SECRET, "CATENARY_API_KEY": API_KEY}
 START_TIMEOUT = 15.0
 REPOSITORY = Path(__file__).parents[2]
 
@@ -39,12 +40,7 @@ class Server:
 
     async def start(self) -> None:
         """Start it, and wait until it says that it listens."""
-        environment = {
-            **os.environ,
-            "CATENARY_JWT_SECRET": SECRET,
-            "CATENARY_API_KEY": API_KEY,
-            **self._environment,
-        }
+        environment = {**os.environ, **self._environment}
         command = [sys.executable, "-m", "catenary.cli", *self._arguments, "--port", str(self.port)]
         with (self._directory / "stderr").open("ab") as errors:
             self._process = await asyncio.create_subprocess_exec(

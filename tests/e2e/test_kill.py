@@ -19,7 +19,7 @@ from catenary.validate.checker import OrderingChecker
 
 from .bridge_app import ACKNOWLEDGED
 from .load import Producer, Reader, caught_up, heads, read_journal
-from .server import Server, token_of
+from .server import KEYS, Server, token_of
 
 pytestmark = pytest.mark.slow
 
@@ -44,7 +44,7 @@ class Scene:
             *("serve", "--log", f"sqlite:///{directory / 'events.db'}"),
             *("--app", "tests.e2e.bridge_app:make_bridge"),
             *("--run-drain-timeout", str(drain)),
-            **{ACKNOWLEDGED: str(self.journal)},
+            **{**KEYS, ACKNOWLEDGED: str(self.journal)},
         )
         self.readers: list[Reader] = []
         self.producers: list[Producer] = []
