@@ -1,0 +1,109 @@
+"""Clients that come back through a network that cuts them at random."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from pathlib import Path
+
+import pytest
+
+from catenary.client import Backoff, Client
+from catenary.events import RUN_ENDS
+from catenary.position import Position
+from catenary.validate.checker import OrderingChecker
+from tests.e2e.cutting import CuttingProxy
+from tests.e2e.support import Bridge, bridge, log_url, say, token_of
+
+SEED = 7
+USERS = 4
+CLIENTS_A_USER = 5
+RUNS = 3
+DELTAS = 150
+
+
+class Agents:
+    """Runs of several users, whose every receipt is told to the checker."""
+
+    def __init__(self, running: Bridge, checker: OrderingChecker) -> None:
+        self._running = running
+        self._checker = checker
+
+    async def work(self, user: str, number: int) -> None:
+        """One run: thinking, a tool, and text in pieces, at a human pace."""
+        rng = random.Random(f"{SEED} {user} {number}")
+        emitter = self._running.emitter(user, thread_id=f"t{number}")
+        async with emitter.run(run_id=f"r{number}", agent_name="writer") as run:
+            self._note(user, await run.thinking("about bridges"))
+            async with run.tool("search", {"q": "bridges"}) as tool:
+                tool.set_result(["a bridge"])
+            for n in range(DELTAS):
+                word = f"r{number}-{n}"
+                self._note(user, await run.delta(f"{word} " + " " * rng.randrange(100)), word)
+                self._note(user, await run.progress(percentage=n / DELTAS))
+                await asyncio.sleep(rng.uniform(0, 0.02))
+
+    def _note(self, user: str, position: Position, word: str | None = None) -> None:
+        self._checker.acknowledged(user, position, word)
+
+
+async def read(
+    client: Client, name: str, user: str, checker: OrderingChecker, slowness: float
+) -> None:
+    """Read through the ends of all runs; ``slowness`` in seconds an event."""
+    checker.begin(name, user)
+    ends = 0
+    async with client:
+        async for event in client:
+            checker.received(name, event, event.user_id or "")
+            ends += event.type in RUN_ENDS
+            if ends == RUNS:
+                return
+            await asyncio.sleep(slowness)
+
+
+def client_of(user: str, name: str, port: int) -> Client:
+    """A client that soon comes back, with a fresh token."""
+    return Client(
+        f"ws://127.0.0.1:{port}/ws",
+        token=lambda: token_of(user),
+        backoff=Backoff(first=0.02, base=0.02, cap=0.1, random=random.Random(f"{SEED} {name}")),
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("kind", ["memory", "sqlite"])
+async def test_everything_arrives_once_however_it_is_cut(kind: str, tmp_path: Path) -> None:
+    """20 clients, each cut at random bytes all the time, end with every event once, in order."""
+    say(f"seed {SEED}")
+    checker = OrderingChecker()
+    users = [f"user_{n}" for n in range(USERS)]
+    async with (
+        bridge(log_url(kind, tmp_path)) as running,
+        CuttingProxy(running.server.port, seed=f"{SEED}") as network,
+    ):
+        clients = {
+            name: client_of(user, name, network.port)
+            for user in users
+            for name in (f"{user} client {n}" for n in range(CLIENTS_A_USER))
+        }
+        agents = Agents(running, checker)
+        async with asyncio.TaskGroup() as readers:
+            for name, client in clients.items():
+                slowness = 0.002 * name.endswith("0")
+                user = name.partition(" ")[0]
+                readers.create_task(read(client, name, user, checker, slowness))
+            async with asyncio.TaskGroup() as runs:
+                for user in users:
+                    for n in range(RUNS):
+                        runs.create_task(agents.work(user, n))
+            network.stop_cutting()
+        heads = {user: await running.factory.log.head(user) for user in users}
+    reconnects = sum(client.stats.connections for client in clients.values()) - len(clients)
+    say(
+        f"{kind}: {sum(head.seq for head in heads.values())} events, {network.cuts} cuts, "
+        f"{reconnects} resumed connections, {checker.events_received} messages"
+    )
+    assert checker.problems(heads) == []
+    assert reconnects > 5 * len(clients)
