@@ -111,11 +111,13 @@ class AwaitedTransport(abc.ABC):
         finally:
             if self._deadline is not None:
                 self._deadline.cancel()
-            for task in (reader, writer):
-                task.cancel()
-            await asyncio.gather(reader, writer, return_exceptions=True)
             self._closing = self._closing or (1006, "")
+            for task in (reader, writer):
+                task.add_done_callback(_look_at)
+                task.cancel()
             self._receiver.closed(*(end or (1006, "")))
+            # A server may cancel again and again, so what must be done is done by now.
+            await asyncio.wait({reader, writer})
 
     @abc.abstractmethod
     async def _read(self) -> End:
@@ -169,6 +171,12 @@ def _end_of(reader: asyncio.Task[End]) -> End | None:
     if reader.done() and not reader.cancelled() and reader.exception() is None:
         return reader.result()
     return None
+
+
+def _look_at(task: asyncio.Task[Any]) -> None:
+    """What a task ended with is known already, or came of the end."""
+    if not task.cancelled():
+        task.exception()
 
 
 def _raise_defect(*tasks: asyncio.Task[Any]) -> None:

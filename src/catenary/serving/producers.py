@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -92,7 +91,6 @@ class Producers:
     async def _append(self, publication: Publication, log_id: str) -> list[Position]:
         log = self._factory.log
         stream = log.stream(log_id)
-        began = time.perf_counter()
         try:
             # One step: no run changes between the look at it and the append.
             with log._lock:
@@ -101,7 +99,6 @@ class Producers:
             positions = await _committed(receipts, self._commit_timeout)
         except CatenaryError as error:
             raise _refusal(error) from None
-        self._factory.manager.counters.append_seconds.observe(time.perf_counter() - began)
         return [positions[index] for index in prepared.asked]
 
     def _cancelled(self, publication: Publication, log_id: str) -> list[str]:
