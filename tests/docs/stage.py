@@ -18,6 +18,7 @@ from typing import Any
 
 import httpx
 import prometheus_client
+import pytest
 import uvicorn
 from starlette.datastructures import Headers
 from starlette.requests import HTTPConnection
@@ -31,7 +32,7 @@ from catenary import (
     WebSocketEvent,
 )
 from catenary.auth import Identity, JwtVerifier, sign_token
-from catenary.client import Client
+from catenary.client import Client, CommandFailed
 from catenary.inbound import Message
 from catenary.limits import Limits
 from catenary.observe.metrics import BridgeMetrics
@@ -109,6 +110,8 @@ async def after_commands(names: Names) -> None:
         await client.send("cart.set", {"apples": 2})
         assert names["carts"] == {"user_123": {"apples": 2}}
         await client.send("order.cancel", {"order": 17})
+        with pytest.raises(CommandFailed, match="not_found"):
+            await client.send("order.cancel", {"order": 18})
     assert await names["may_use"](Identity(user_id="user_123"), "t1")
     assert names["service"].manager is names["get_websocket_manager"]()
 

@@ -27,7 +27,7 @@ def library() -> Library:
         ),
         (
             "What is 30 connections × 64 KiB, and where does that limit come from?",
-            ["1,920 KiB", "`connections_per_user`"],
+            ["1,920 KiB", "64 KiB", "30"],
         ),
         (
             "What happens when the server is killed with kill -9?",
@@ -37,6 +37,10 @@ def library() -> Library:
         ("What does a slow reader cost?", ["two turns of bytes", "nothing to anyone else"]),
         ("How long are events kept?", ["10,000 events", "24 hours"]),
         ("How do I restore a backup?", ["catenary log new-term"]),
+        ("What happens to my agent when its user closes the tab?", ["The agent goes on"]),
+        ("What happens when a token expires?", ["closed with 4001"]),
+        ("How do I authenticate with a cookie?", ["`cookie_name=`"]),
+        ("Can I use several nodes?", ["one process for each group of users"]),
     ],
 )
 async def test_a_question_is_answered_with_its_facts(
