@@ -9,7 +9,7 @@ import pytest
 
 import catenary.transport
 from catenary.errors import UsageError
-from catenary.transport import Receiver, StallingTransport, Transport
+from catenary.transport import HoldingTransport, Receiver, StallingTransport, Transport
 
 
 class Notes:
@@ -157,6 +157,77 @@ def test_a_transport_without_a_receiver_says_what_is_missing() -> None:
     transport.write(b"x")
     with pytest.raises(UsageError, match="receiver"):
         transport.die()
+
+
+@pytest.fixture
+def holding(transport: StallingTransport, notes: Notes) -> HoldingTransport:
+    return HoldingTransport(transport, notes)
+
+
+def test_a_holding_transport_is_one_that_lets_everything_through(
+    holding: HoldingTransport, transport: StallingTransport
+) -> None:
+    typed: Transport = holding
+    typed.write(b"abc")
+    typed.ping()
+    typed.pause_reading()
+    assert transport.writes == [b"abc"]
+    assert (transport.pings, transport.is_reading) == (1, False)
+    typed.resume_reading()
+    assert transport.is_reading
+    assert (typed.bytes_taken, typed.buffered_bytes, typed.is_paused) == (3, 0, False)
+    transport.stall()
+    typed.write(b"x" * 11)
+    assert (typed.is_paused, typed.buffered_bytes) == (True, 11)
+
+
+def test_what_is_held_goes_in_one_write_and_the_receiver_goes_on(
+    holding: HoldingTransport, transport: StallingTransport, notes: Notes
+) -> None:
+    holding.hold()
+    assert holding.is_paused
+    holding.write(b"abc")
+    holding.write(b"de")
+    assert transport.writes == []
+    assert (holding.buffered_bytes, holding.bytes_taken) == (5, 0)
+    holding.release()
+    assert transport.writes == [b"abcde"]
+    assert not holding.is_paused
+    assert notes.told == ["writable"]
+    holding.release()
+    assert notes.told == ["writable"]
+
+
+def test_a_release_above_the_high_water_mark_waits_for_the_socket(
+    holding: HoldingTransport, transport: StallingTransport, notes: Notes
+) -> None:
+    transport.stall()
+    holding.hold()
+    holding.write(b"x" * 11)
+    holding.release()
+    assert holding.is_paused
+    assert notes.told == []
+    transport.drain()
+    assert notes.told == ["writable"]
+
+
+def test_a_close_comes_after_what_was_held_and_an_abort_drops_it(
+    transport: StallingTransport, notes: Notes
+) -> None:
+    holding = HoldingTransport(transport, notes)
+    holding.hold()
+    holding.write(b"last")
+    holding.close(1012, "draining")
+    assert transport.writes == [b"last"]
+    assert transport.closing == (1012, "draining")
+    other = StallingTransport(notes)
+    holding = HoldingTransport(other, notes)
+    holding.hold()
+    holding.write(b"never")
+    holding.abort()
+    holding.release()
+    assert other.writes == []
+    assert other.is_aborted
 
 
 def test_the_module_needs_no_loop_socket_thread_or_clock() -> None:

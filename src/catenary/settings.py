@@ -72,7 +72,7 @@ class Settings(BaseSettings):
 
     # The event log
 
-    log: str = "memory://"
+    log: Annotated[str, Field(repr=False)] = "memory://"
     """The event log: memory://, sqlite:///events.db."""
     durability: Literal["any", "process", "power"] = "any"
     """What an acknowledged event must survive; the server refuses to start on a log below it."""

@@ -24,6 +24,8 @@ from catenary.settings import Settings, check_durability, load, revealed, secure
 
 commands = typer.Typer()
 EXAMPLE_USER = "user_123"
+DEMO_PORT = 8400
+"""Beside that of ``serve``, so that both can run."""
 
 
 @command(
@@ -121,6 +123,8 @@ def demo(
     from catenary.demo.server import demo_app  # noqa: PLC0415 - only the demo has a page
 
     settings = load({**options, "dev": True, "log": log or _default_log()})
+    if "port" not in settings.model_fields_set:
+        settings = settings.model_copy(update={"port": DEMO_PORT})
     set_up_logging(settings)
     run(settings, demo_app(settings, pace=pace), on_started=_tell_demo)
 
@@ -129,7 +133,7 @@ def _default_log() -> str:
     """A file where programs keep what they need again."""
     state = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
     directory = Path(state) / "catenary"
-    directory.mkdir(parents=True, exist_ok=True)
+    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     return f"sqlite:///{quote(str(directory / 'demo.db'))}"
 
 
