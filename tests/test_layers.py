@@ -35,7 +35,7 @@ ROWS = [
     {"manager"},
     {"connection", "hub", "replay", "emitter", "supervisor"},
     {"lanes"},
-    {"runs", "tool", "interrupt"},
+    {"runs", "current", "tool", "interrupt"},
     {"verbs", "auth", "tickets"},
     {"voice", "voices", "threads"},
     {"eventlog", "observe"},

@@ -7,6 +7,7 @@ resumed where it broke.
 
 from catenary.auth import Identity
 from catenary.context import ConnectionStatus, UserWebSocketContext
+from catenary.current import current_run
 from catenary.emitter import UserWebSocketEmitter
 from catenary.errors import (
     AuthError,
@@ -31,7 +32,7 @@ from catenary.factory import (
 from catenary.inbound import MessageHandlerService
 from catenary.manager import WebSocketManager
 from catenary.position import Position
-from catenary.runs import Run, current_run
+from catenary.runs import Run
 
 __all__ = [
     "AuthError",

@@ -7,17 +7,22 @@ run then ends with what the interrupt says, whatever the code made of it.
 
 from __future__ import annotations
 
-import abc
 import asyncio
 import enum
+import logging
 import threading
 import weakref
 
-from catenary.errors import RunCancelled
+from catenary.errors import CatenaryError, RunCancelled, RunClosed
 from catenary.eventlog.receipt import Receipt
 from catenary.eventlog.stream import HeldRun
 from catenary.verbs import Verbs
 from catenary.voice import now_ms
+
+logger = logging.getLogger("catenary.runs")
+
+PATIENCE_SECONDS = 10.0
+"""How long a task may go on after a timeout cancelled it, until its run is ended from outside."""
 
 
 class Cause(enum.Enum):
@@ -29,7 +34,7 @@ class Cause(enum.Enum):
     SHUTDOWN = "shutdown"
 
 
-class Interrupt(abc.ABC):
+class Interrupt:
     """
     One run's interrupt; the first cause counts.
 
@@ -59,12 +64,12 @@ class Interrupt(abc.ABC):
             self.cause = cause
             self._deliver()
 
-    @abc.abstractmethod
-    def _deliver(self) -> None: ...
+    def _deliver(self) -> None:
+        """Interrupt the code at work, where that can be done."""
 
-    @abc.abstractmethod
-    def absorb(self) -> None:
-        """Take back what was delivered and has done its work."""
+    def absorb(self) -> bool:
+        """Take back what was delivered; returns whether others interrupt the code too."""
+        return False
 
     def stop(self) -> None:
         """The run is leaving: nothing is delivered any more."""
@@ -106,6 +111,15 @@ class Interrupt(abc.ABC):
             message, code=self.cause.value, retryable=True, run_id=self._run_id
         )
 
+    def end_from_outside(self) -> None:
+        """End the run though its code may go on; it may have ended already."""
+        try:
+            self.end()
+        except RunClosed:
+            return
+        except CatenaryError as problem:
+            logger.error("run %s stays open: %s", self._run_id, problem)  # noqa: TRY400
+
     def due_in(self) -> float | None:
         """Return the seconds until a timeout is due; None without one."""
         now = now_ms()
@@ -133,7 +147,9 @@ class TaskInterrupt(Interrupt):
         task = asyncio.current_task()
         assert task is not None
         self._task = weakref.ref(task)
+        self._cancelling = task.cancelling()
         self._is_delivered = False
+        self.patience = PATIENCE_SECONDS
         self._timer: asyncio.TimerHandle | None = None
         self._arm()
 
@@ -148,6 +164,8 @@ class TaskInterrupt(Interrupt):
             self._arm()
         else:
             self.raise_cause(self._late_cause())
+            # What swallows its cancellation is not waited for.
+            self._timer = self._loop.call_later(self.patience, self.end_from_outside)
 
     def _deliver(self) -> None:
         try:
@@ -168,12 +186,15 @@ class TaskInterrupt(Interrupt):
         if self._timer is not None:
             self._timer.cancel()
 
-    def absorb(self) -> None:
+    def absorb(self) -> bool:
         """Take back the cancellation, so that code after the run can go on."""
         task = self._task()
-        if self._is_delivered and task is not None and self.cause is not Cause.SHUTDOWN:
+        if task is None:
+            return False
+        if self._is_delivered and self.cause is not Cause.SHUTDOWN:
             self._is_delivered = False
             task.uncancel()
+        return task.cancelling() > self._cancelling
 
 
 class ThreadInterrupt(Interrupt):
@@ -204,16 +225,10 @@ class ThreadInterrupt(Interrupt):
             self._arm()
         elif not self._is_stopped:
             self.raise_cause(self._late_cause())
-            self.end()
-
-    def _deliver(self) -> None:
-        """Nothing to do: the next verb looks."""
+            self.end_from_outside()
 
     def stop(self) -> None:
         """The run is leaving."""
         super().stop()
         if self._timer is not None:
             self._timer.cancel()
-
-    def absorb(self) -> None:
-        """Nothing was delivered that could be taken back."""

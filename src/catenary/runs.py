@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-import contextvars
 import logging
-import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from types import TracebackType
 from typing import Any, Self
 
 from catenary.context import new_id
+from catenary.current import Token, enter, leave
 from catenary.errors import (
+    CatenaryError,
     LifecycleError,
     RunCancelled,
     RunClosed,
@@ -19,7 +20,7 @@ from catenary.errors import (
     UsageError,
 )
 from catenary.eventlog.closing import producer_lost
-from catenary.eventlog.receipt import Receipt, wake
+from catenary.eventlog.receipt import Notice, Receipt
 from catenary.eventlog.stream import HeldRun
 from catenary.fold import RunState
 from catenary.interrupt import Cause, Interrupt, TaskInterrupt, ThreadInterrupt
@@ -28,27 +29,6 @@ from catenary.verbs import Verbs
 from catenary.voice import now_ms
 
 logger = logging.getLogger("catenary.runs")
-
-# A weak reference: a context outlives its run, and a run that nobody holds must be collected.
-_current: contextvars.ContextVar[weakref.ref[Run] | None] = contextvars.ContextVar(
-    "catenary_run", default=None
-)
-
-
-def current_run() -> Run:
-    """
-    Return the run that this code works for, so that tools emit without plumbing.
-
-    It follows the context: tasks and ``asyncio.to_thread`` inherit it.
-
-    Raises:
-        UsageError: Outside any run.
-    """
-    reference = _current.get()
-    run = reference() if reference is not None else None
-    if run is None:
-        raise UsageError("current_run() works inside `async with emitter.run(…)` only")
-    return run
 
 
 class Run:
@@ -86,7 +66,7 @@ class Run:
         self._takeover = takeover
         self._held: HeldRun | None = None
         self._interrupt: Interrupt | None = None
-        self._token: contextvars.Token[weakref.ref[Run] | None] | None = None
+        self._token: Token | None = None
         self._result: Any = None
         self._usage: Any = None
         self._has_result = False
@@ -97,7 +77,8 @@ class Run:
 
     # Opening
 
-    def _open(self) -> None:
+    def announce(self) -> None:
+        """Emit ``agent_started``, before the run is entered. Raises as the verb does."""
         held = self.emitter.stream.runs.get(self.run_id)
         if self._takeover and held is not None and held.is_open:
             self._held = held
@@ -113,7 +94,14 @@ class Run:
                 continues_run_id=continues,
             )
             self._held = self.emitter.stream.runs[self.run_id]
-        self._token = _current.set(weakref.ref(self))
+        self._held.owner = id(self)
+
+    def _open(self) -> None:
+        if self._held is None:
+            self.announce()
+        elif not self._held.is_open:
+            raise RunClosed(self.run_id, self._held.grammar.closed_because)
+        self._token = enter(self)
 
     def _watch(self, kind: type[TaskInterrupt | ThreadInterrupt]) -> None:
         held = self.held
@@ -121,6 +109,9 @@ class Run:
             self.emitter, held, timeout=self._timeout, idle_timeout=self._idle_timeout
         )
         held.on_cancel.append(interrupt.cancel)
+        parent = self.emitter.stream.runs.get(self._parent_run_id or "")
+        if parent is not None and parent.is_cancel_requested:
+            held.request_cancel(now_ms(), parent.cancel_reason, parent.cancel_by)
         if held.is_cancel_requested:
             interrupt.cancel()
 
@@ -130,6 +121,8 @@ class Run:
         return self
 
     def __enter__(self) -> Self:
+        if asyncio._get_running_loop() is not None:
+            raise UsageError("a run on a loop's thread is entered with `async with`")
         self._open()
         self._watch(ThreadInterrupt)
         return self
@@ -146,9 +139,13 @@ class Run:
         if isinstance(error, GeneratorExit):
             # The task is being collected: nothing may be awaited any more.
             return False
-        interrupt.absorb()
+        if interrupt.absorb() and isinstance(error, asyncio.CancelledError):
+            # Someone else cancels the task too: that goes on.
+            raised = None
         if receipt is not None:
-            await self._settled(receipt)
+            with self._flushing(error or raised):
+                async with asyncio.timeout(self._flush_timeout):
+                    await receipt
         return self._conclude(error, raised)
 
     def __exit__(
@@ -159,12 +156,19 @@ class Run:
     ) -> bool:
         _, receipt, raised = self._leave(error)
         if receipt is not None and not isinstance(error, GeneratorExit):
-            receipt.result(self._flush_timeout)
+            with self._flushing(error or raised):
+                receipt.result(self._flush_timeout)
         return self._conclude(error, raised)
 
-    async def _settled(self, receipt: Receipt) -> None:
-        async with asyncio.timeout(self._flush_timeout):
-            await receipt
+    @contextmanager
+    def _flushing(self, error: BaseException | None) -> Iterator[None]:
+        """What the block raised says more than what became of its events."""
+        try:
+            yield
+        except (CatenaryError, TimeoutError) as problem:
+            if error is None:
+                raise
+            logger.warning("the end of run %s is not in the log yet: %s", self.run_id, problem)
 
     def _leave(
         self, error: BaseException | None
@@ -174,16 +178,13 @@ class Run:
         interrupt = self._interrupt
         interrupt.stop()
         if self._token is not None:
-            try:
-                _current.reset(self._token)
-            except ValueError:
-                # A collected task is closed in another context; its variable went with it.
-                self._token = None
+            leave(self._token)
         try:
             receipt, raised = self._end(error, interrupt)
         except RunClosed as closed:
             receipt, raised = None, interrupt.error() or closed
-        self._forget(interrupt)
+        finally:
+            self._forget(interrupt)
         return interrupt, receipt, raised
 
     def _forget(self, interrupt: Interrupt) -> None:
@@ -195,12 +196,12 @@ class Run:
         self, error: BaseException | None, interrupt: Interrupt
     ) -> tuple[Receipt, BaseException | None]:
         """Emit the end that fits how the block was left; return what to raise."""
-        if error is None:
-            return self._complete(), None
         receipt = interrupt.end()
         if receipt is not None:
             is_ours = isinstance(error, asyncio.CancelledError | RunCancelled | TimeoutError)
             return receipt, interrupt.error() if is_ours else None
+        if error is None:
+            return self._complete(), None
         if isinstance(error, GeneratorExit):
             return self._fail(
                 "producer_lost", "the run was dropped before it ended", retryable=True
@@ -218,8 +219,12 @@ class Run:
     def _complete(self) -> Receipt:
         try:
             return self.emitter.agent_completed(self._result, usage=self._usage, run_id=self.run_id)
-        except LifecycleError:
-            self._fail("lifecycle", "the agent ended with open tool calls")
+        except RunClosed:
+            raise
+        except Exception as problem:
+            # Whatever is wrong with this end, the run needs one.
+            code = "lifecycle" if isinstance(problem, LifecycleError) else "end_refused"
+            self._fail(code, f"the agent ended with {type(problem).__name__}")
             raise
 
     def _fail(self, code: str, message: str, *, retryable: bool = False) -> Receipt:
@@ -232,10 +237,13 @@ class Run:
 
     def __del__(self) -> None:
         held = getattr(self, "_held", None)
-        if held is None or self._is_leaving or not held.is_open:
+        if held is None or not held.is_open or held.owner != id(self):
             return
         end = producer_lost(self.emitter.log.holder, held.last_at or now_ms())
-        self.emitter.agent_error(end.message, code=end.code, retryable=True, run_id=self.run_id)
+        try:
+            self._fail(end.code, end.message, retryable=True)
+        except CatenaryError as problem:
+            logger.error("run %s stays open: %s", self.run_id, problem)  # noqa: TRY400
 
     # Speaking
 
@@ -367,27 +375,25 @@ class Run:
         """
         if self._interrupt is not None:
             self._interrupt.raise_cause(cause)
-            if isinstance(self._interrupt, ThreadInterrupt) and self.is_open:
-                self._interrupt.end()
+        if not isinstance(self._interrupt, TaskInterrupt):
+            self.end_from_outside(cause)
+
+    def end_from_outside(self, cause: Cause) -> None:
+        """End the run for a cause, though its code goes on or did not begin."""
+        held = self.held
+        interrupt = self._interrupt or Interrupt(
+            self.emitter, held, timeout=self._timeout, idle_timeout=self._idle_timeout
+        )
+        interrupt.cause = interrupt.cause or cause
+        interrupt.end_from_outside()
 
     async def wait_cancelled(self) -> None:
         """Wait until someone asks for this run to be cancelled."""
         receipt = Receipt()
-        notify: Callable[[], None] = _Notifier(receipt)
+        notify: Callable[[], None] = Notice(receipt)
         self.held.on_cancel.append(notify)
         try:
             if not self.cancelled:
                 await receipt
         finally:
             self.held.on_cancel.remove(notify)
-
-
-class _Notifier:
-    """Settles a receipt when it is called, to wake a task on whatever loop."""
-
-    def __init__(self, receipt: Receipt) -> None:
-        self._receipt = receipt
-
-    def __call__(self) -> None:
-        self._receipt.commit("", 1)
-        wake((self._receipt,))

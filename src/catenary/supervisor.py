@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import logging
+import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -50,7 +51,11 @@ class Supervisor:
 
     def __init__(self, *, threads: int = THREADS) -> None:
         self._tasks: dict[asyncio.Task[None], Run] = {}
-        self._slots = asyncio.Semaphore(threads)
+        self.threads = threads
+        self.ending_seconds = ENDING_SECONDS
+        self._slots: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Semaphore] = (
+            weakref.WeakKeyDictionary()
+        )
         self.is_draining = False
 
     @property
@@ -65,6 +70,7 @@ class Supervisor:
         Raises:
             UsageError: Without a running loop, or if ``agent`` cannot be called.
             LogUnavailable: While draining.
+            LifecycleError, RunClosed, LogFull: As ``agent_started`` does.
         """
         if not callable(agent):
             raise UsageError(f"start_run() takes a function, not {type(agent).__name__}")
@@ -79,6 +85,7 @@ class Supervisor:
         is_async = inspect.iscoroutinefunction(agent) or inspect.iscoroutinefunction(
             getattr(agent, "__call__", None)  # noqa: B004 - a callable object may be async
         )
+        run.announce()
         work = self._in_task(run, agent, args) if is_async else self._in_thread(run, agent, args)
         task = loop.create_task(work, name=f"catenary run {run.run_id}")
         self._tasks[task] = run
@@ -103,7 +110,11 @@ class Supervisor:
 
     async def _in_thread(self, run: Run, agent: Callable[..., Any], args: tuple[Any, ...]) -> None:
         # The thread outlives a cancelled wait: the run's own interrupt stops it at its next verb.
-        async with self._slots:
+        loop = asyncio.get_running_loop()
+        slots = self._slots.get(loop)
+        if slots is None:
+            slots = self._slots[loop] = asyncio.Semaphore(self.threads)
+        async with slots:
             await call_in_thread(lambda: _run_sync(run, agent, args), name=f"catenary {run.run_id}")
 
     async def drain(self, timeout: float) -> None:
@@ -122,7 +133,10 @@ class Supervisor:
         # Runs in threads have been ended already, and their threads cannot be waited for.
         ending = [task for task, run in left.items() if run.is_open]
         if ending:
-            await asyncio.wait(ending, timeout=ENDING_SECONDS)
+            await asyncio.wait(ending, timeout=self.ending_seconds)
+        for run in left.values():
+            if run.is_open:
+                run.end_from_outside(Cause.SHUTDOWN)
 
 
 def _run_sync(run: Run, agent: Callable[..., Any], args: tuple[Any, ...]) -> None:

@@ -6,7 +6,7 @@ import logging
 from types import TracebackType
 from typing import Any, Self
 
-from catenary.errors import RunClosed, RunFailed
+from catenary.errors import CatenaryError, RunFailed
 from catenary.verbs import Verbs
 from catenary.voice import now_ms
 
@@ -67,10 +67,11 @@ class Tool:
                 duration_ms=max(0, now_ms() - self._began),
                 run_id=self._run_id,
             )
-        except RunClosed:
-            # Whoever closed the run has closed its tools; what the block raised says more.
+        except CatenaryError as problem:
+            # What the block raised says more than why its end was refused.
             if error is None:
                 raise
+            logger.info("tool %s of run %s: %s", self.tool_name, self._run_id, problem)
 
     async def __aenter__(self) -> Self:
         return self.__enter__()
