@@ -201,6 +201,13 @@ async def test_while_not_ready_the_stream_ends_at_once_with_200(bridge: Bridge) 
     assert response.headers["content-type"].startswith("text/event-stream")
 
 
+async def test_a_head_request_opens_no_stream(bridge: Bridge) -> None:
+    """It has no body to wait for."""
+    async with bridge.http() as http:
+        assert (await http.head("/sse", headers=bearer(token()))).status_code == 200
+    assert bridge.factory.manager.counters.connections_opened == 0
+
+
 async def test_a_drain_says_closing_and_ends_the_stream(bridge: Bridge) -> None:
     """No further message is made up for the close."""
     async with streaming(bridge) as stream:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import functools
 import logging
 from collections.abc import Awaitable, Callable
@@ -18,6 +19,9 @@ from catenary.errors import LogError
 from catenary.serving.admission import Refusal, unreadable
 
 logger = logging.getLogger("catenary.serving")
+
+BODY_TIMEOUT = 30.0
+"""So many seconds a body may take to arrive."""
 
 T = TypeVar("T")
 Endpoint = Callable[[Request], Awaitable[Response]]
@@ -84,7 +88,8 @@ async def read_body(request: Request, limit_bytes: int) -> bytes:
     Return the body of a request.
 
     Raises:
-        Refusal: 413 if it is over the limit, as soon as that is known.
+        Refusal: 413 if it is over the limit, as soon as that is known; 408 if
+            it does not come within 30 s.
     """
     too_large = Refusal(413, "too_large", f"a body has at most {limit_bytes:,} bytes here")
     declared = request.headers.get("content-length", "0")
@@ -92,11 +97,15 @@ async def read_body(request: Request, limit_bytes: int) -> bytes:
         raise too_large
     pieces: list[bytes] = []
     size = 0
-    async for piece in request.stream():
-        size += len(piece)
-        if size > limit_bytes:
-            raise too_large
-        pieces.append(piece)
+    try:
+        async with asyncio.timeout(BODY_TIMEOUT):
+            async for piece in request.stream():
+                size += len(piece)
+                if size > limit_bytes:
+                    raise too_large
+                pieces.append(piece)
+    except TimeoutError:
+        raise Refusal(408, "timeout", "the body did not arrive in time") from None
     return b"".join(pieces)
 
 

@@ -11,13 +11,14 @@ import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 
+from catenary.auth import Identity
 from catenary.auth.api_keys import ApiKeys
 from catenary.eventlog.model import CancelOutcome, RunInfo
 from catenary.manager import ConnectionInfo
 from catenary.serving.admission import Admission, Refusal
 from catenary.serving.answers import answer, read_json
 from catenary.serving.closing import close_run
-from catenary.serving.producers import Producers
+from catenary.serving.producers import Producers, named_user
 from catenary.serving.query import Wanted
 
 logger = logging.getLogger("catenary.serving")
@@ -56,17 +57,13 @@ class Operators:
     async def cancel(self, request: Request) -> Response:
         """``POST /api/runs/{run_id}/cancel``: answered once the request is stored."""
         run_id = request.path_params["run_id"]
+        is_operator = self._keys.accepts(request)
+        identity = None if is_operator else await self._admission.require(request)
         asked = await read_json(request, _Cancel)
-        if self._keys.accepts(request):
-            log_id = asked.user_id or await self._log_of(run_id)
-            by = "api"
+        if identity is None:
+            log_id, by = asked.user_id or await self._log_of(run_id), "api"
         else:
-            identity = await self._admission.require(request)
-            wanted = Wanted(after="now", log_id=asked.user_id, thread_ids=None)
-            admitted = await self._admission.admit(identity, wanted)
-            if not admitted.may_write:
-                raise Refusal(403, "forbidden", "this log may only be read")
-            log_id, by = admitted.log_id, "user"
+            log_id, by = await self._own_log(identity, asked.user_id), "user"
         outcome = await self._factory.log.request_cancel(log_id, run_id, reason=asked.reason, by=by)
         if outcome is CancelOutcome.NOT_FOUND:
             raise _no_run()
@@ -90,6 +87,13 @@ class Operators:
     async def _is_known(self, log_id: str, run_id: str) -> bool:
         return any(run.log_id == log_id for run in await self._factory.log.find_run(run_id))
 
+    async def _own_log(self, identity: Identity, log_id: str | None) -> str:
+        wanted = Wanted(after="now", log_id=log_id, thread_ids=None)
+        admitted = await self._admission.admit(identity, wanted)
+        if not admitted.may_write:
+            raise Refusal(403, "forbidden", "this log may only be read")
+        return admitted.log_id
+
     async def _log_of(self, run_id: str) -> str:
         found = await self._factory.log.find_run(run_id)
         if not found:
@@ -102,8 +106,8 @@ class Operators:
     async def erase(self, request: Request) -> Response:
         """``POST /api/users/{user_id}/erase``: all that the log holds, or one thread."""
         self._check_key(request)
+        user_id = named_user(request)
         asked = await read_json(request, _Erase)
-        user_id = request.path_params["user_id"]
         count = await self._factory.erase(user_id, asked.thread_id)
         logger.info("erased %d events", count, extra={"user_id": user_id})
         return answer({"erased": count})
@@ -111,8 +115,8 @@ class Operators:
     async def disconnect(self, request: Request) -> Response:
         """``POST /api/users/{user_id}/disconnect``: all connections, or one session's."""
         self._check_key(request)
+        user_id = named_user(request)
         asked = await read_json(request, _Disconnect)
-        user_id = request.path_params["user_id"]
         count = await self._factory.manager.disconnect(user_id, asked.session_id)
         return answer({"disconnected": count})
 

@@ -27,7 +27,7 @@ from catenary.position import Position
 from catenary.serving.admission import Admission, Refusal
 from catenary.serving.answers import answer, decoded, raw_answer, read_body
 from catenary.serving.publication import Publication, Published
-from catenary.serving.query import Wanted, read_query
+from catenary.serving.query import Wanted
 from catenary.wires.native import event_payload
 
 COMMIT_TIMEOUT = 10.0
@@ -62,7 +62,8 @@ class Producers:
     async def publish(self, request: Request) -> Response:
         """``POST /api/users/{user_id}/events``: one event, or a list, all or none."""
         self.check_key(request)
-        user_id, log_id = _named(request)
+        user_id = named_user(request)
+        log_id = self._admission.wanted(request).log_id or user_id
         if not self._factory.is_started:
             raise Refusal(503, "not_ready", "not ready: starting", retry_after=1)
         key = _idempotency_key(request)
@@ -150,8 +151,8 @@ class Producers:
 
     async def _readable(self, request: Request) -> tuple[str, Wanted]:
         """Return which log is read, with the API key or with one's own credentials."""
-        _, log_id = _named(request)
         wanted = self._admission.wanted(request)
+        log_id = wanted.log_id or named_user(request)
         if not self._keys.accepts(request):
             identity = await self._admission.require(request)
             mine = Wanted(after=wanted.after, log_id=log_id, thread_ids=wanted.thread_ids)
@@ -159,15 +160,19 @@ class Producers:
         return log_id, wanted
 
 
-def _named(request: Request) -> tuple[str, str]:
-    """Return the user and the log that a request is about."""
-    user_id = request.path_params["user_id"]
+def named_user(request: Request) -> str:
+    """
+    Return the user in the path.
+
+    Raises:
+        Refusal: 400 if no user can have this id.
+    """
+    user_id: str = request.path_params["user_id"]
     try:
         check_id("user_id", user_id)
-        log_id = read_query(request.scope["query_string"]).log_id
     except UsageError as error:
         raise Refusal(400, "bad_request", str(error)) from None
-    return user_id, log_id or user_id
+    return user_id
 
 
 def _events(body: bytes) -> tuple[Sequence[Published], bool]:

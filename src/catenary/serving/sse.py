@@ -81,6 +81,8 @@ class SseEndpoint:
         Raises:
             Refusal: With 400, 401 or 403, after which an ``EventSource`` stays away.
         """
+        if request.method == "HEAD":
+            return Response(headers=HEADERS)
         try:
             self._admission.check_ready()
             wanted = self._wanted(request)
