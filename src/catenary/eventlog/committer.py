@@ -149,13 +149,14 @@ class CommittingLog(IntakeLog):
         with self._step():
             works, self._works = self._works, []
             is_over = not self._ready or life.is_stopping
+            # In the same step: what is accepted from now on belongs to the next writer.
+            left = self._take().batches if is_over else []
             if is_over:
                 self._life = None
         life.note_attempt_failed(error)
         self._fail_works(works, error)
-        if is_over:
-            self._abandon_all(life, error)
-        else:
+        self._refuse(left, error)
+        if not is_over:
             life.wait_before_retry(_random.uniform(0, BACKOFF_LIMIT))
         return not is_over
 

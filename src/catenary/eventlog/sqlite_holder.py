@@ -17,9 +17,10 @@ from typing import Any
 
 import msgspec
 
-from catenary.errors import LogUnavailable
+from catenary.errors import ConfigError, LogUnavailable
 
 _POLL = 0.05
+_OPEN_FLAGS = os.O_RDWR | os.O_CREAT | getattr(os, "O_BINARY", 0)
 _SIZE_LIMIT = 4096
 # Beyond the text, so that others can read it where a lock forbids reading too.
 _LOCKED_BYTE = 1 << 30
@@ -37,17 +38,29 @@ class FileHolder:
         Take the file, waiting at most ``patience`` seconds for another process.
 
         Raises:
-            LogUnavailable: Another process holds it; the text says which.
+            ConfigError: Its directory does not exist.
+            LogUnavailable: Another process holds it, and the text says which; or
+                nothing can be written there now.
         """
-        descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | getattr(os, "O_BINARY", 0), 0o600)
-        deadline = time.monotonic() + patience
+        try:
+            self._descriptor = os.open(self._path, _OPEN_FLAGS, 0o600)
+            self._lock(self._descriptor, time.monotonic() + patience)
+        except FileNotFoundError as error:
+            raise ConfigError(
+                f"{self._path.parent} does not exist: make this directory, or name another"
+            ) from error
+        except OSError as error:
+            self.release()
+            advice = "Let this user create and write files in that directory, on a disk with room"
+            raise LogUnavailable(f"{self._path}: {error.strerror}. {advice}") from error
+        self._sign()
+
+    def _lock(self, descriptor: int, deadline: float) -> None:
         while not _try_lock(descriptor):
             if time.monotonic() >= deadline:
-                os.close(descriptor)
+                self.release()
                 raise LogUnavailable(self._refusal())
             time.sleep(_POLL)
-        self._descriptor = descriptor
-        self._sign()
 
     def _sign(self) -> None:
         assert self._descriptor is not None
