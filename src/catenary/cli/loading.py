@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from catenary.errors import ConfigError
-from catenary.factory import WebSocketBridgeFactory, get_websocket_bridge_factory
+from catenary.factory import WebSocketBridgeFactory
 from catenary.settings import Settings
 
 _KINDS = {inspect.Parameter.KEYWORD_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD}
@@ -18,19 +18,19 @@ _KINDS = {inspect.Parameter.KEYWORD_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWOR
 
 def bridge_of(settings: Settings, options: Mapping[str, Any]) -> WebSocketBridgeFactory:
     """
-    Return the bridge that the settings name; without one, the process's own.
+    Return the bridge that the settings name; without one, a plain one.
 
     Raises:
         ConfigError: If it cannot be imported or made, or has another log than was asked for.
     """
-    made = {
+    made: dict[str, Any] = {
         "log": settings.log,
         "limits": settings.limits(),
         "run_drain_timeout": settings.run_drain_timeout,
         "data_limit_bytes": settings.data_limit_bytes,
     }
     if settings.app is None:
-        return get_websocket_bridge_factory(**made)
+        return WebSocketBridgeFactory(**made)
     target = _imported(settings.app)
     if isinstance(target, WebSocketBridgeFactory):
         return _with_its_own_log(settings, options, target)
