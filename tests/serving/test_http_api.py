@@ -240,18 +240,16 @@ async def test_answers_list_the_runs_that_someone_cancelled(api: Api) -> None:
 
 async def test_an_idempotency_key_makes_a_repeat_safe(api: Api) -> None:
     """The same positions come again, of lists and ends too; other content is refused."""
-    start = [
-        event("agent_started", "r1"),
-        event("tool_executing", "r1", tool_name="s", tool_call_id="c"),
-    ]
-    ends = [
-        event("agent_delta", "r1", delta="x"),
-        event("agent_error", "r1", code="c", message="m"),
-    ]
-    for key, body in (("k1", event("app.x", a=1)), ("k2", start), ("k3", ends)):
+    names = {"tool_name": "s", "tool_call_id": "c"}
+    begin = [event("agent_started", "r1"), event("tool_executing", "r1", **names)]
+    end = event("tool_completed", "r1", success=True, **names)
+    failed = event("agent_error", "r2", code="c", message="m")
+    whole = [event("agent_started", "r2"), event("tool_executing", "r2", **names), failed]
+    bodies = {"k1": event("app.x", a=1), "k2": begin, "k3": end, "k4": whole}
+    for key, body in bodies.items():
         first = await api.publish(body, key=key)
         assert await api.publish(body, key=key) == first
-    assert len(await api.events()) == 6
+    assert len(await api.events()) == 8
     conflict = await api.publish(event("app.x", a=2), key="k1", status=409)
     assert conflict["error"] == "idempotency_conflict"
     response = await api.http.post(
@@ -562,6 +560,8 @@ async def test_control_messages_work_too(api: Api) -> None:
     seen = await api.ask({"type": "position", "position": place})
     assert seen.json() == {"type": "position_ok", "position": place}
     assert str(await api.factory.log.seen("user_123")) == place
+    beyond = await api.ask({"type": "position", "position": f"{place}0"})
+    assert (beyond.status_code, beyond.json()["code"]) == (400, "bad_message")
     cancelled = await api.ask({"type": "cancel_run", "id": "c", "run_id": "r1"})
     assert cancelled.json() == {"type": "ack", "id": "c"}
     renewed = await api.ask({"type": "auth", "token": token()})

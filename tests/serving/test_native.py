@@ -13,11 +13,14 @@ import pytest
 import pytest_asyncio
 
 from catenary import Identity, UserWebSocketEmitter, WebSocketBridgeFactory
+from catenary.auth import JwtVerifier
 from catenary.errors import CloseCode
 from catenary.inbound import HandlerConfig, Message
 from catenary.limits import Limits
 from catenary.serving.plain import MESSAGE_LIMIT_BYTES
-from tests.serving.bridges import PATHS, Bridge, bearer, bridge_on, token
+from catenary.transport import StallingTransport
+from tests.auth.support import connection
+from tests.serving.bridges import PATHS, SECRET, Bridge, bearer, bridge_on, token
 from tests.serving.sockets import Peer, until
 
 Served = Callable[..., Any]
@@ -240,6 +243,39 @@ async def test_waiting_connections_are_capped(served: Served) -> None:
         assert headers["retry-after"]
         async with bridge.connected() as known:
             assert (await known.receive())["type"] == "connected"
+
+
+async def test_a_client_that_goes_while_it_is_being_let_in_leaves_nothing() -> None:
+    """The rule that grants the log answers when the connection is gone already."""
+    asked, gate = asyncio.Event(), asyncio.Event()
+
+    async def rule(_identity: Identity, _log_id: str) -> Any:
+        asked.set()
+        await gate.wait()
+        return "write"
+
+    async def unused(*_: Any) -> Any:
+        raise AssertionError("a connection that is taken over uses no ASGI messages")
+
+    transport = StallingTransport()
+
+    def takeover(receiver: Any, *, subprotocol: str | None) -> StallingTransport:
+        transport.receiver = receiver
+        return transport
+
+    async with WebSocketBridgeFactory(log="memory://?private", authorize_log=rule) as factory:
+        app = factory.asgi_app(verifier=JwtVerifier(secret=SECRET))
+        scope = {**connection().scope, "extensions": {"catenary.takeover": takeover}}
+        await app(scope, unused, unused)
+        transport.say(json.dumps({"type": "auth", "token": token()}))
+        await asked.wait()
+        transport.die()
+        gate.set()
+        stream = factory.log.stream("user_123")
+        await until(lambda: not app.endpoints.native._tasks)
+        assert stream.watchers == ()
+        assert factory.manager.connection_count == factory.manager.waiting_for_auth == 0
+        assert transport.writes == []
 
 
 # Where to continue
