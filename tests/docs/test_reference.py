@@ -75,7 +75,8 @@ def test_every_setting_is_named_with_its_default() -> None:
 
 
 def test_every_limit_is_named() -> None:
-    assert set(Limits.__struct_fields__) - {"heartbeat_interval"} <= words("limits.md")
+    named = re.findall(r"`(\w+)`", (REFERENCE / "limits.md").read_text())
+    assert set(Limits.__struct_fields__) <= set(named)
 
 
 def test_every_command_is_named_and_no_other() -> None:
@@ -150,3 +151,15 @@ def test_every_test_that_the_guarantees_name_exists() -> None:
     assert len(named) >= 15
     assert [name for name in named if not (ROOT / name).is_file()] == []
     assert re.findall(r"^\| (G\d)", text, re.MULTILINE) == [f"G{n}" for n in range(1, 9)] * 2
+
+
+def test_every_module_is_in_the_map_of_the_design() -> None:
+    """And every module of the map exists."""
+    text = (ROOT / "docs" / "design.md").read_text()
+    table = text.partition("## The module map\n")[2]
+    cells = " ".join(re.findall(r"^\| (`.+?) \|", table, re.MULTILINE))
+    named = {name.split("/")[0] for name in re.findall(r"`([\w/]+)\*?`", cells)}
+    source = ROOT / "src" / "catenary"
+    files = {path.stem for path in source.glob("*.py")} - {"__init__"}
+    folders = {path.parent.name for path in source.glob("*/__init__.py")}
+    assert named == files | folders
