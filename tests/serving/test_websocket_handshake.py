@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import logging
+import logging.config
 import weakref
 from typing import Any
 
@@ -192,11 +193,20 @@ async def test_the_query_is_in_the_scope_and_not_in_the_log(
         seen.append(scope["query_string"])
         await app(scope, receive, send)
 
+    # What a server's configuration does to loggers that exist already.
+    logging.config.dictConfig(
+        {
+            "version": 1,
+            "disable_existing_loggers": False,
+            "loggers": {"catenary": {"level": "DEBUG"}},
+        }
+    )
     caplog.set_level(logging.DEBUG)
     async with serving(noting) as server:
         peer = await Peer.open(server, "/ws?ticket=abc123")
         peer.send(text("secret-word"))
         await until(lambda: app.only.messages)
+    logging.getLogger("catenary").setLevel(logging.NOTSET)
     assert seen == [b"ticket=abc123"]
     assert '"WebSocket /ws" [accepted]' in caplog.text
     assert "abc123" not in caplog.text

@@ -16,9 +16,9 @@ from websockets.server import ServerProtocol
 
 from catenary.errors import UsageError
 
-# Frames may carry tokens, so those of the sans-I/O protocol are never logged.
-_LOG = logging.getLogger("catenary.serving.frames")
-_LOG.setLevel(logging.WARNING)
+# Frames may carry tokens, so those of the sans-I/O protocol are never logged. The logger stands
+# outside the tree of loggers, where no configuration resets its level.
+_LOG = logging.Logger("catenary.serving.frames", logging.WARNING)  # noqa: LOG001 - on purpose
 
 _ABNORMAL = 1006
 _NOT_UTF8 = 1007
