@@ -171,6 +171,13 @@ class Connection:
         )
         self.pump()
 
+    def failed(self, error: Exception) -> None:
+        """A turn raised: that is a defect of ours, which ends this connection alone."""
+        logger.error(
+            "connection %s of %s failed", self.session.connection_id, self.log_id, exc_info=error
+        )
+        self.close(CloseCode.INTERNAL, "internal error")
+
     def pump(self) -> None:
         """Write what this turn allows; go on later with the rest."""
         stream = self.stream

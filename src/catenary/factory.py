@@ -181,13 +181,14 @@ class WebSocketBridgeFactory:
         if self.is_started or self._is_starting:
             return
         self._is_starting = True
+        # Not after the log has opened: a drain meanwhile holds.
+        self.is_draining = self.supervisor.is_draining = False
         try:
             await self.log.start()
         finally:
             self._is_starting = False
         self.is_started = True
-        self.is_draining = self.supervisor.is_draining = False
-        self.log.run_ended = self.reporter.run_ended
+        self.reporter.join()
         self._tasks = [
             asyncio.create_task(work, name=f"catenary {name}")
             for name, work in (
@@ -204,6 +205,8 @@ class WebSocketBridgeFactory:
                 await self.log.sweep()
             except LogError as error:
                 logger.warning("the upkeep of the log failed: %s", error)
+            except Exception:
+                logger.exception("the upkeep of the log failed; it is tried again")
 
     async def drain(self, timeout: float | None = None) -> None:
         """
@@ -231,6 +234,7 @@ class WebSocketBridgeFactory:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        self.reporter.leave()
         await self.log.stop()
 
     async def __aenter__(self) -> Self:

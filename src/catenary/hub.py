@@ -9,6 +9,7 @@ one for many events.
 from __future__ import annotations
 
 import asyncio
+import logging
 import threading
 import time
 from collections import deque
@@ -20,6 +21,8 @@ from catenary.eventlog.stream import Stream
 from catenary.limits import Limits
 from catenary.observe.counters import Counters
 
+logger = logging.getLogger("catenary.connection")
+
 TURN_SECONDS = 0.001
 """A turn yields to the loop after this long."""
 
@@ -28,6 +31,10 @@ class Ready(Protocol):
     """What can be given a turn."""
 
     def pump(self) -> None: ...
+
+    def failed(self, error: Exception) -> None:
+        """Take note of what ``pump`` raised."""
+        ...
 
 
 class Subscription:
@@ -53,8 +60,15 @@ class Subscription:
         # Cleared before the tail is read: a commit after this line wakes again.
         self.is_awake = False
         for connection in self.connections:
-            connection.pump()
+            try:
+                connection.pump()
+            except Exception as error:
+                connection.failed(error)
         self._hub.counters.delivery_seconds.observe(time.perf_counter() - self.woken_at)
+
+    def failed(self, error: Exception) -> None:
+        """Say so: what the connections' own turns raise does not come here."""
+        logger.error("a turn failed", exc_info=error)
 
 
 class Hub:
@@ -80,11 +94,9 @@ class Hub:
             self._schedule()
 
     def _schedule(self) -> None:
-        if threading.get_ident() == self._thread:
-            self.loop.call_soon(self._turn)
-            return
+        is_here = threading.get_ident() == self._thread
         try:
-            self.loop.call_soon_threadsafe(self._turn)
+            (self.loop.call_soon if is_here else self.loop.call_soon_threadsafe)(self._turn)
         except RuntimeError:
             # The loop has closed, and with it every connection of this hub.
             self._ready.clear()
@@ -94,7 +106,11 @@ class Hub:
         ready = self._ready
         end = time.perf_counter() + TURN_SECONDS
         while ready:
-            ready.popleft().pump()
+            item = ready.popleft()
+            try:
+                item.pump()
+            except Exception as error:
+                item.failed(error)
             if ready and time.perf_counter() > end:
                 if not self._is_scheduled:
                     self._is_scheduled = True
@@ -126,8 +142,21 @@ class Hub:
             return
         del self._subscriptions[log_id]
         watching = subscription.watching
+        if watching is not None:
+            # At once where it is done; else whoever began it may be gone when it is.
+            watching.add_done_callback(lambda _: self._unwatch(subscription))
+            self._unwatch(subscription)
+
+    def _unwatch(self, subscription: Subscription) -> None:
+        watching = subscription.watching
         if watching is not None and _has_result(watching):
             self.log.unwatch(watching.result(), subscription)
+
+    def leave(self) -> None:
+        """Watch nothing more: the loop has closed, and its connections are gone with it."""
+        for subscription in self._subscriptions.values():
+            self._unwatch(subscription)
+        self._subscriptions.clear()
 
     def trim_tails(self) -> None:
         """Bring the tails read here under their limit: those that were quiet longest go first."""

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import random
+import threading
 import time
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import TypeVarTuple, Unpack
 
 import msgspec
 
@@ -24,6 +27,8 @@ from catenary.supervisor import Supervisor
 logger = logging.getLogger("catenary.manager")
 
 TICKS_AN_INTERVAL = 5
+
+A = TypeVarTuple("A")
 
 
 class ConnectionInfo(msgspec.Struct, frozen=True, kw_only=True):
@@ -59,6 +64,7 @@ class WebSocketManager:
         self.counters = Counters()
         self._hubs: dict[asyncio.AbstractEventLoop, Hub] = {}
         self._by_user: defaultdict[str, dict[Connection, None]] = defaultdict(dict)
+        self._lock = threading.Lock()
         self.waiting_for_auth = 0
 
     # Joining and leaving
@@ -75,7 +81,10 @@ class WebSocketManager:
 
     def _forget_closed_loops(self) -> None:
         for loop in [loop for loop in self._hubs if loop.is_closed()]:
-            del self._hubs[loop]
+            self._hubs.pop(loop).leave()
+        for connection in self._all():
+            if connection.hub.loop.is_closed() and connection.identity is not None:
+                self.remove(connection, connection.identity.user_id)
 
     def add(self, connection: Connection, user_id: str) -> None:
         """
@@ -84,31 +93,29 @@ class WebSocketManager:
         Over the limit the longest silent one is closed, for the new one is the
         one that somebody looks at.
         """
-        connections = self._by_user[user_id]
-        connections[connection] = None
-        self.counters.connections_opened += 1
-        if len(connections) > self.limits.connections_per_user:
+        with self._lock:
             others = [
                 other
-                for other in connections
-                if other is not connection and other.session.status is not ConnectionStatus.CLOSING
+                for other in self._by_user[user_id]
+                if other is not connection and other.session.status not in _ENDING
             ]
-            silent = min(others, key=lambda other: other.transport.last_heard, default=None)
-            if silent is not None:
-                silent.close(
-                    CloseCode.TOO_MANY_CONNECTIONS,
-                    f"over {self.limits.connections_per_user} connections; "
-                    "this was the longest silent",
-                )
+            self._by_user[user_id][connection] = None
+            self.counters.connections_opened += 1
+        limit = self.limits.connections_per_user
+        if len(others) >= limit:
+            silent = min(others, key=lambda other: other.transport.last_heard)
+            text = f"over {limit} connections; this was the longest silent"
+            _on_its_loop(silent, silent.close, CloseCode.TOO_MANY_CONNECTIONS, text)
 
     def remove(self, connection: Connection, user_id: str) -> None:
         """Forget a connection. Idempotent."""
-        connections = self._by_user.get(user_id)
-        if connections is None:
-            return
-        connections.pop(connection, None)
-        if not connections:
-            del self._by_user[user_id]
+        with self._lock:
+            connections = self._by_user.get(user_id)
+            if connections is None:
+                return
+            connections.pop(connection, None)
+            if not connections:
+                del self._by_user[user_id]
 
     # Looking
 
@@ -161,13 +168,13 @@ class WebSocketManager:
             or (connection.identity and connection.identity.session_id == session_id)
         ]
         for connection in chosen:
-            connection.hub.loop.call_soon_threadsafe(connection.close, code, reason)
+            _on_its_loop(connection, connection.close, code, reason)
         return len(chosen)
 
     # Time
 
     async def keep_time(self) -> None:
-        """Give the connections of this loop their heartbeats, until cancelled."""
+        """Give the connections their heartbeats, until cancelled."""
         interval = self.limits.heartbeat_interval
         loop = asyncio.get_running_loop()
         while True:
@@ -176,26 +183,50 @@ class WebSocketManager:
 
     def tick(self, now: float, wall_clock: float) -> None:
         """
-        Do what is due for the connections of the running loop.
+        Do what is due for every connection, each on its own loop.
 
-        ``now`` is a time of that loop, ``wall_clock`` seconds since 1970.
+        ``now`` is a time of the running loop, ``wall_clock`` seconds since 1970.
         """
-        hub = self.hub()
+        here = self.hub()
+        self._tick(here, now, wall_clock)
+        for loop, hub in list(self._hubs.items()):
+            if hub is not here:
+                # A loop that has closed meanwhile has nothing that is due.
+                with contextlib.suppress(RuntimeError):
+                    loop.call_soon_threadsafe(self._tick, hub, None, wall_clock)
+
+    def _tick(self, hub: Hub, now: float | None, wall_clock: float) -> None:
         hub.trim_tails()
-        interval = self.limits.heartbeat_interval
+        moment = hub.loop.time() if now is None else now
         for connection in self._all():
             if connection.hub is hub:
-                connection.expire(wall_clock)
-                connection.tick(now, interval, TICKS_AN_INTERVAL)
+                try:
+                    connection.expire(wall_clock)
+                    connection.tick(moment, self.limits.heartbeat_interval, TICKS_AN_INTERVAL)
+                except Exception as error:
+                    connection.failed(error)
 
     async def say_closing(self, reason: str, *, within: float) -> None:
-        """Announce a planned close to every connection of this loop, in slices, and make it."""
-        hub = self.hub()
+        """Announce a planned close to every connection, in slices, and make it."""
         for number, connection in enumerate(self._all()):
-            if connection.hub is hub:
-                connection.say_closing(reason, random.uniform(0.1, max(0.1, within)))  # noqa: S311
+            wait = random.uniform(0.1, max(0.1, within))  # noqa: S311
+            _on_its_loop(connection, connection.say_closing, reason, wait)
             if number % 100 == 99:
                 await asyncio.sleep(0)
+
+
+_ENDING = (ConnectionStatus.CLOSING, ConnectionStatus.CLOSED)
+
+
+def _on_its_loop(connection: Connection, act: Callable[[Unpack[A]], None], *arguments: *A) -> None:
+    """Call a method of a connection on its loop: now, if that is the running one."""
+    loop = connection.hub.loop
+    if loop is asyncio._get_running_loop():
+        act(*arguments)
+        return
+    # With a loop that has closed its connections are gone.
+    with contextlib.suppress(RuntimeError):
+        loop.call_soon_threadsafe(act, *arguments)
 
 
 def _info(connection: Connection) -> ConnectionInfo:

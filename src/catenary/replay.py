@@ -61,6 +61,8 @@ async def _write_pages(connection: Connection, stream: Stream) -> None:
         connection.write_page(page)
         if _is_in_tail(connection, stream):
             return
+        # Those who are live go first.
+        await asyncio.sleep(0)
 
 
 def _is_in_tail(connection: Connection, stream: Stream) -> bool:

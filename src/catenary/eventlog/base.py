@@ -25,6 +25,7 @@ from collections.abc import Callable, Collection
 from typing import Any
 
 from catenary.eventlog.accepting import Accepting
+from catenary.eventlog.ends import RunEnds
 from catenary.eventlog.model import CancelOutcome, Claim, Durability, Page, RunInfo
 from catenary.eventlog.overdue import close_overdue_runs
 from catenary.eventlog.seen import SeenWatch
@@ -53,7 +54,8 @@ class EventLog(Accepting):
         self._clock = clock
         self.holder = f"{secrets.token_hex(6)}"
         """The name of this process as a producer, random for each opened log."""
-        self.run_ended: Callable[[], None] | None = None
+        self.ends = RunEnds()
+        self.run_ended: Callable[[], None] | None = self.ends
         """Called within the commit of a run's end; as short as a watcher's ``wake``."""
         self.events_appended = 0
         self.append_seconds = Latencies()
