@@ -24,8 +24,6 @@ from catenary.settings import Settings, check_durability, load, revealed, secure
 
 commands = typer.Typer()
 EXAMPLE_USER = "user_123"
-DEMO_PORT = 8400
-"""Beside that of ``serve``, so that both can run."""
 
 
 @command(
@@ -123,8 +121,6 @@ def demo(
     from catenary.demo.server import demo_app  # noqa: PLC0415 - only the demo has a page
 
     settings = load({**options, "dev": True, "log": log or _default_log()})
-    if "port" not in settings.model_fields_set:
-        settings = settings.model_copy(update={"port": DEMO_PORT})
     set_up_logging(settings)
     run(settings, demo_app(settings, pace=pace), on_started=_tell_demo)
 
