@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import inspect
 import re
 
 import pytest
@@ -43,6 +44,23 @@ def test_every_member_that_the_reference_names_exists(name: str) -> None:
     known = set(dir(emitter)) | set(vars(made)) | {"context", "agent_name", "run_id", "async"}
     assert members
     assert members <= known
+
+
+@pytest.mark.parametrize(
+    "name", ["WebSocketBridgeFactory", "UserWebSocketEmitter", "Run", "WebSocketManager"]
+)
+def test_every_argument_that_the_reference_names_exists(name: str) -> None:
+    """With its default, where one is shown."""
+    text = prose(REFERENCE / "api.md").partition(f"\n## {name}\n")[2].partition("\n## ")[0]
+    shown = re.findall(r"`(?:await )?(\w+)\(([^)…]*)\)`", text)
+    assert shown
+    for method, arguments in shown:
+        known = inspect.signature(getattr(getattr(catenary, name), method)).parameters
+        for argument in re.findall(r"\w+(?:=[^,]+)?", arguments):
+            parameter, _, default = argument.partition("=")
+            assert parameter in known, f"{method}({argument})"
+            if default:
+                assert repr(known[parameter].default) == default.replace('"', "'"), argument
 
 
 def test_every_name_of_the_modules_beside_it_exists() -> None:
