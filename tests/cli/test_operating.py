@@ -7,6 +7,7 @@ import socket
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
 from .conftest import CommandLine, started, stopped
@@ -36,6 +37,17 @@ def test_what_is_emitted_is_what_tail_shows(catenary: CommandLine, server: str) 
     pretty = catenary("tail", "tailed", "--no-follow", "--url", server).out
     assert "app.greeting" in pretty
     assert "hello" in pretty
+
+
+def test_tail_shows_a_long_history_to_its_end(catenary: CommandLine, server: str) -> None:
+    """Page by page, each event once."""
+    with httpx.Client(base_url=server, trust_env=False) as http:
+        told = http.post("/dev/credentials", json={"user_id": "long"}).json()
+        http.headers["authorization"] = f"Bearer {told['api_key']}"
+        for _ in range(2):
+            body = [{"type": "app.tick", "data": {}}] * 300
+            assert http.post("/api/users/long/events", json=body).status_code == 201
+    assert [event["seq"] for event in events(catenary, server, "long")] == list(range(1, 601))
 
 
 def test_data_that_are_no_object_are_refused_before_anything_is_sent(

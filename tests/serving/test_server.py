@@ -6,6 +6,7 @@ import asyncio
 import resource
 import signal
 import socket
+import subprocess
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -24,10 +25,8 @@ from catenary.serving.server import (
     config_for,
     listen,
     raise_open_files_limit,
-    run,
     url_of,
 )
-from catenary.settings import load
 from tests.e2e.bridge_app import ACKNOWLEDGED
 from tests.e2e.server import KEYS, Server, token_of
 from tests.serving.bridges import API_KEY, SECRET, bearer, token
@@ -135,10 +134,14 @@ async def test_streams_of_events_end_in_a_drain_too() -> None:
 
 
 def test_a_bridge_that_never_can_start_ends_the_server(tmp_path: Path) -> None:
-    """The error says why; trying again would not help."""
-    app = app_of(f"sqlite:///{tmp_path / 'missing' / 'events.db'}")
-    with pytest.raises(ConfigError, match=r"the bridge cannot start: .*missing"):
-        run(load({"port": 0, "jwt_secret": SECRET}), app)
+    """The status is 2, and the error says why; trying again would not help."""
+    log = f"sqlite:///{tmp_path / 'missing' / 'events.db'}"
+    command = [sys.executable, "-m", "catenary.cli", "serve", "--dev", "--port", "0", "--log", log]
+    ended = subprocess.run(command, check=False, capture_output=True, text=True, timeout=10)
+    assert ended.returncode == 2
+    assert "catenary: the bridge cannot start: " in ended.stderr
+    assert "missing" in ended.stderr
+    assert "Traceback" not in ended.stderr
 
 
 @pytest.mark.timeout(40)
