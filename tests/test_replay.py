@@ -113,3 +113,24 @@ async def test_tails_of_a_node_are_bounded() -> None:
         note(emitter, 10)
         await reader.until_seq(510)
         assert reader.seqs == list(range(1, 511))
+
+
+async def test_a_page_of_large_records_stays_within_its_limit() -> None:
+    """Records that were compacted to almost 64 KiB come one a page, not two."""
+    factory = WebSocketBridgeFactory(log="memory://?private")
+    emitter = factory.get_user_emitter(UserWebSocketContext(user_id="user_123"))
+    emitter.agent_started()
+    for _ in range(60):
+        emitter.agent_delta("x" * 4000)
+    emitter.agent_completed()
+    await factory.log.sweep()
+    place = await factory.log.locate("user_123", "start")
+    sizes = []
+    while True:
+        page = await factory.log.read("user_123", place, limit_bytes=65536)
+        sizes.append(sum(record.size_bytes for record in page.records))
+        place = page.place
+        if page.is_at_head:
+            break
+    assert max(sizes) <= 65536
+    assert len(sizes) >= 4

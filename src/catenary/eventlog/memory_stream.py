@@ -9,6 +9,7 @@ import msgspec
 
 from catenary.eventlog.commands import CommandTable
 from catenary.eventlog.model import Page, Retention, RunInfo
+from catenary.eventlog.paging import fill_page
 from catenary.eventlog.retention import tombstone, trim_limits
 from catenary.eventlog.stream import HeldRun, Stream
 from catenary.eventlog.terms import Terms
@@ -66,25 +67,17 @@ class MemoryStream(Stream):
         """Return the next page after a place; see ``EventLog.read``."""
         gap = self.terms.gap_after(after)
         place = gap.place if gap is not None else after
-        last = self.terms.last_of(place.epoch) or 0
         index = index_after(self.records, place.seq)
-        taken: list[Record] = []
-        size = 0
-        reached = place.seq
-        for record in self.records[index : index + LOOKED_AT]:
-            if record.seq > last or len(taken) >= limit:
-                break
-            if (thread_ids is None or record.thread_id in thread_ids) and (
-                run_id is None or record.run_id == run_id
-            ):
-                own = rest_after(record, reached) if record.first_seq <= reached else record
-                size += own.size_bytes
-                if size > limit_bytes and taken:
-                    break
-                taken.append(own)
-            reached = record.seq
-        place = Position(place.epoch, reached)
-        return Page(taken, place, gap, place == self.position)
+        return fill_page(
+            self.records[index : index + LOOKED_AT],
+            self.terms,
+            place,
+            gap,
+            limit=limit,
+            limit_bytes=limit_bytes,
+            thread_ids=thread_ids,
+            run_id=run_id,
+        )
 
     def fold_run(self, run: HeldRun) -> RunFold:
         """Bring what is folded of a run up to the head."""

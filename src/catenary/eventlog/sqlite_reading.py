@@ -8,10 +8,11 @@ from contextlib import contextmanager
 
 from catenary.eventlog.base import PAGE_BYTES
 from catenary.eventlog.model import Page
+from catenary.eventlog.paging import fill_page
 from catenary.eventlog.sqlite_batch import place_of, unpack
 from catenary.eventlog.sqlite_state import terms_of
 from catenary.position import Position
-from catenary.record import Record, rest_after
+from catenary.record import Record
 
 CHUNK_ROWS = 500
 
@@ -102,21 +103,16 @@ def read_page(
         gap = terms.gap_after(after)
         start = gap.place if gap is not None else after
         last = terms.last_of(start.epoch) or 0
-        taken: list[Record] = []
-        size, reached = 0, start.seq
-        for record in records_between(connection, log, start.seq, last, limit_bytes):
-            if record.first_seq <= reached:
-                record = rest_after(record, reached)  # noqa: PLW2901
-            reached = record.seq
-            if (thread_ids is None or record.thread_id in thread_ids) and (
-                run_id is None or record.run_id == run_id
-            ):
-                taken.append(record)
-                size += record.size_bytes
-                if len(taken) >= limit or size >= limit_bytes:
-                    break
-        place = Position(start.epoch, reached)
-        return Page(taken, place, gap, place == terms.position)
+        return fill_page(
+            records_between(connection, log, start.seq, last, limit_bytes),
+            terms,
+            start,
+            gap,
+            limit=limit,
+            limit_bytes=limit_bytes,
+            thread_ids=thread_ids,
+            run_id=run_id,
+        )
 
 
 def locate(connection: sqlite3.Connection, log: int, after: str) -> Position | None:
