@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import inspect
 import logging
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
@@ -14,15 +13,15 @@ import msgspec
 
 from catenary.auth import AuthorizeThread, Identity, authorize_thread, may_use_thread
 from catenary.constructor import checked_config, checked_manager, checked_optional
-from catenary.context import UserWebSocketContext
+from catenary.context import UserWebSocketContext, check_id
 from catenary.emitter import UserWebSocketEmitter
 from catenary.encoding import encode
-from catenary.errors import LogError, ProtocolError, UsageError
+from catenary.errors import EventTooLarge, LogError, ProtocolError, UsageError
 from catenary.eventlog.model import ClaimState
 from catenary.events import EventType, UserMessage
 from catenary.manager import WebSocketManager
 from catenary.session import ClientMessage
-from catenary.threads import call_in_thread
+from catenary.threads import call_in_thread, is_coroutine_function
 from catenary.voice import Redactor
 
 SYNC_THREADS = 64
@@ -98,9 +97,8 @@ class MessageHandlerService:
         self.authorize_thread: AuthorizeThread = authorize_thread
         self.redactor: Redactor | None = None
         self._handlers: dict[str, _Registered] = {}
-        self._in_flight: dict[tuple[str, str], asyncio.Future[bytes]] = {}
         self._sync_running: Counter[str] = Counter()
-        self._tasks: set[asyncio.Task[Any]] = set()
+        self._tasks: set[asyncio.Future[Any]] = set()
 
     @property
     def manager(self) -> WebSocketManager:
@@ -118,7 +116,7 @@ class MessageHandlerService:
     @property
     def in_flight(self) -> list[tuple[str, str]]:
         """The (log id, message id) of every message that is being handled."""
-        return list(self._in_flight)
+        return self.manager.log.handlings.keys
 
     def register(self, type: str, handler: Handler, *, retry: bool = False) -> None:
         """
@@ -134,7 +132,7 @@ class MessageHandlerService:
             raise UsageError(f"a handler is a function, not {type!r:.60}")
         if type in self._handlers:
             raise UsageError(f"messages of type {type!r} have a handler already")
-        is_async = inspect.iscoroutinefunction(handler)
+        is_async = is_coroutine_function(handler)
         self._handlers[type] = _Registered(handler, is_async, retry)
 
     def handles(self, type: str) -> bool:
@@ -148,59 +146,85 @@ class MessageHandlerService:
         Never raises for what the client sent.
         """
         try:
-            answer, result = await self._answered(source, message)
+            reply, result = await self._answered(source, message)
         except ProtocolError as error:
-            answer, result = _error(message, error.code, error.message), error.code
+            reply, result = _error(error.code, error.message), error.code
         except LogError as error:
             self.logger.warning("message %s of %s: %s", message.id, source.log_id, error)
-            answer = _error(message, "overloaded", "the event log cannot be written; try again")
+            reply = _error("overloaded", "the event log cannot be written; try again")
             result = "overloaded"
         self.manager.counters.inbound[result] += 1
-        return answer
+        # The id is not stored with the reply: it is echoed as it came, this time.
+        return b'{"id":%b,%b' % (encode(message.id), reply[1:])
 
     async def _answered(self, source: Source, message: ClientMessage) -> tuple[bytes, str]:
         registered = self._handlers.get(message.type)
         if registered is None:
             raise ProtocolError("unknown_type", f"nothing handles {message.type[:40]!r} here")
-        if message.thread_id is not None and not await may_use_thread(
-            self.authorize_thread, source.identity, message.thread_id
-        ):
-            raise ProtocolError("not_found", "no such thread")
-        command_id = str(message.id)
-        log = self.manager.log
-        claim = await log.claim_command(source.log_id, command_id, _digest(message))
+        await self._check(source, message)
+        key, digest = (source.log_id, str(message.id)), _digest(message)
+        handlings = self.manager.log.handlings
+        handling, is_ours = handlings.begin(key, digest)
+        if not is_ours:
+            if handling.digest != digest:
+                raise _conflict(key)
+            return await asyncio.shield(asyncio.wrap_future(handling.answer)), "repeat"
+        try:
+            reply, result = await self._once(registered, source, message, digest)
+        except (ProtocolError, LogError) as error:
+            handling.answer.set_exception(error)
+            raise
+        else:
+            handling.answer.set_result(reply)
+            return reply, result
+        finally:
+            handlings.end(key)
+            if not handling.answer.done():
+                handling.answer.set_exception(_given_up())
+
+    async def _check(self, source: Source, message: ClientMessage) -> None:
+        if message.thread_id is not None:
+            try:
+                check_id("thread_id", message.thread_id)
+            except UsageError as error:
+                raise ProtocolError("bad_message", str(error)) from None
+            rule = self.authorize_thread
+            if not await may_use_thread(rule, source.identity, message.thread_id):
+                raise ProtocolError("not_found", "no such thread")
+        if message.type == EventType.USER_MESSAGE and _content_of(message) is None:
+            raise ProtocolError("bad_message", "user_message needs data with content")
+
+    async def _once(
+        self, registered: _Registered, source: Source, message: ClientMessage, digest: bytes
+    ) -> tuple[bytes, str]:
+        """Start the handler, unless it was started before; nobody else here does this one."""
+        log, key = self.manager.log, (source.log_id, str(message.id))
+        claim = await log.claim_command(*key, digest)
         if claim.state is ClaimState.DONE and claim.reply is not None:
             return claim.reply, "repeat"
         if claim.state is ClaimState.CONFLICT:
-            raise ProtocolError("id_conflict", f"id {command_id!r} was used for other content")
-        if claim.state is ClaimState.HELD:
-            return await self._same_reply(source, command_id), "repeat"
-        if claim.state is ClaimState.INTERRUPTED:
+            raise _conflict(key)
+        if claim.state is ClaimState.HELD and key in log.handlings.left:
+            left = log.handlings.left[key]
+            if left is not None:
+                return await self._finished(key, left), "repeat"
+        elif claim.state is ClaimState.HELD and not registered.retry:
+            raise _given_up()
+        elif claim.state is ClaimState.INTERRUPTED:
             if not registered.retry:
                 raise ProtocolError("interrupted", "the server stopped while it handled this")
-            await log.reclaim_command(source.log_id, command_id)
-        return await self._claimed(registered, source, message)
+            await log.reclaim_command(*key)
+        log.handlings.leave(key, None)
+        reply, result = await self._run(registered, source, message)
+        return await self._finished(key, reply), result
 
-    async def _same_reply(self, source: Source, command_id: str) -> bytes:
-        future = self._in_flight.get((source.log_id, command_id))
-        if future is None:
-            raise ProtocolError("interrupted", "its handling was given up")
-        return await asyncio.shield(future)
-
-    async def _claimed(
-        self, registered: _Registered, source: Source, message: ClientMessage
-    ) -> tuple[bytes, str]:
-        key = (source.log_id, str(message.id))
-        future = self._in_flight[key] = asyncio.get_running_loop().create_future()
-        try:
-            answer, result = await self._run(registered, source, message)
-            await self.manager.log.finish_command(*key, answer)
-            future.set_result(answer)
-        finally:
-            del self._in_flight[key]
-            if not future.done():
-                future.cancel()
-        return answer, result
+    async def _finished(self, key: tuple[str, str], reply: bytes) -> bytes:
+        """Store a reply, or remember it for the repeat."""
+        log = self.manager.log
+        log.handlings.leave(key, reply)
+        await log.finish_command(*key, reply)
+        log.handlings.left.pop(key, None)
+        return reply
 
     async def _run(
         self, registered: _Registered, source: Source, message: ClientMessage
@@ -215,19 +239,19 @@ class MessageHandlerService:
             data=message.data,
             identity=source.identity,
         )
-        try:
-            reply = await self._call(registered, taken, emitter)
-        except ProtocolError as error:
-            return _error(message, error.code, error.message), error.code
-        except Exception:
-            self.logger.exception(
-                "the handler of %s failed for message %s of %s",
-                message.type, message.id, source.log_id,
-            )  # fmt: skip
-            return _error(message, "handler_failed", "the message could not be handled"), (
-                "handler_failed"
-            )
-        return _ack(message, reply), "ok"
+        work = self._started(registered, taken, emitter)
+        # From here on it was started: at most once.
+        self.manager.log.handlings.left.pop((source.log_id, taken.id), None)
+        error = await self._ended(work, taken)
+        if error is None:
+            return _ack(work.result()), "ok"
+        if isinstance(error, ProtocolError):
+            return _error(error.code, error.message), error.code
+        self.logger.error(
+            "the handler of %s failed for message %s of %s",
+            message.type, message.id, source.log_id, exc_info=error,
+        )  # fmt: skip
+        return _error("handler_failed", "the message could not be handled"), "handler_failed"
 
     def _emitter(self, source: Source, message: ClientMessage) -> UserWebSocketEmitter:
         context = UserWebSocketContext(
@@ -247,61 +271,66 @@ class MessageHandlerService:
     async def _publish_question(
         self, emitter: UserWebSocketEmitter, message: ClientMessage
     ) -> None:
-        content = message.data.get("content") if isinstance(message.data, dict) else message.data
-        await emitter.user_message(
-            UserMessage(
-                message_id=f"msg_{message.id}",
-                content=content,
-                client_message_id=str(message.id),
-            ),
-            idempotency_key=f"command:{message.id}",
+        asked = UserMessage(
+            message_id=f"msg_{message.id}",
+            content=_content_of(message),
+            client_message_id=str(message.id),
         )
+        try:
+            await emitter.user_message(asked, idempotency_key=f"command:{message.id}")
+        except EventTooLarge as error:
+            raise ProtocolError("too_large", str(error)) from None
 
     # Calling handlers
 
-    async def _call(
+    def _started(
         self, registered: _Registered, message: Message, emitter: UserWebSocketEmitter
-    ) -> Any:
+    ) -> asyncio.Future[Any]:
+        work: asyncio.Future[Any]
         if registered.is_async:
-            work: Awaitable[Any] = registered.handler(message, emitter)
+            work = asyncio.ensure_future(_awaited(registered.handler, message, emitter))
         else:
             work = self._in_thread(registered.handler, message, emitter)
-        task = asyncio.ensure_future(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._done)
-        try:
-            await asyncio.wait([task], timeout=self.config.timeout)
-        except asyncio.CancelledError:
-            task.cancel()
-            raise
-        if not task.done():
-            task.cancel()
-            self.logger.error("message %s of type %s hangs", message.id, message.type)
-            raise ProtocolError("handler_timeout", f"not handled within {self.config.timeout:g} s")
-        return task.result()
+        self._tasks.add(work)
+        work.add_done_callback(self._done)
+        return work
 
-    def _done(self, task: asyncio.Task[Any]) -> None:
+    async def _ended(self, work: asyncio.Future[Any], message: Message) -> BaseException | None:
+        """Wait for a handler; return what it raised."""
+        try:
+            await asyncio.wait([work], timeout=self.config.timeout)
+        except asyncio.CancelledError:
+            work.cancel()
+            raise
+        if not work.done():
+            work.cancel()
+            self.logger.error("message %s of type %s hangs", message.id, message.type)
+            return ProtocolError("handler_timeout", f"not handled within {self.config.timeout:g} s")
+        return asyncio.CancelledError() if work.cancelled() else work.exception()
+
+    def _done(self, task: asyncio.Future[Any]) -> None:
         self._tasks.discard(task)
         if not task.cancelled():
             # Looked at, so that a late failure of a hung handler is not reported twice.
             task.exception()
 
-    async def _in_thread(
+    def _in_thread(
         self, handler: Handler, message: Message, emitter: UserWebSocketEmitter
-    ) -> Any:
+    ) -> asyncio.Future[Any]:
         user_id = message.identity.user_id
         if (
             self._sync_running[user_id] >= self.config.threads_per_user
             or self.running_sync >= self.config.threads
         ):
             raise ProtocolError("overloaded", "too many messages are being handled; try again")
-        self._sync_running[user_id] += 1
         # A hung handler keeps its slot until its thread returns.
-        return await call_in_thread(
+        future = call_in_thread(
             lambda: handler(message, emitter),
             name=f"catenary handler of {message.type}",
             on_end=lambda: self._released(user_id),
         )
+        self._sync_running[user_id] += 1
+        return future
 
     def _released(self, user_id: str) -> None:
         self._sync_running[user_id] -= 1
@@ -314,10 +343,29 @@ def _digest(message: ClientMessage) -> bytes:
     return hashlib.blake2b(content, digest_size=16).digest()
 
 
-def _ack(message: ClientMessage, reply: Any) -> bytes:
-    answer = {"type": "ack", "id": message.id}
-    return encode(answer if reply is None else {**answer, "reply": reply})
+async def _awaited(
+    handler: Callable[[Message, UserWebSocketEmitter], Awaitable[Any]],
+    message: Message,
+    emitter: UserWebSocketEmitter,
+) -> Any:
+    return await handler(message, emitter)
 
 
-def _error(message: ClientMessage, code: str, text: str) -> bytes:
-    return encode({"type": "error", "id": message.id, "code": code, "message": text})
+def _content_of(message: ClientMessage) -> Any:
+    return message.data.get("content") if isinstance(message.data, dict) else message.data
+
+
+def _conflict(key: tuple[str, str]) -> ProtocolError:
+    return ProtocolError("id_conflict", f"id {key[1]!r} was used for other content")
+
+
+def _given_up() -> ProtocolError:
+    return ProtocolError("interrupted", "its handling was given up")
+
+
+def _ack(reply: Any) -> bytes:
+    return encode({"type": "ack"} if reply is None else {"type": "ack", "reply": reply})
+
+
+def _error(code: str, text: str) -> bytes:
+    return encode({"type": "error", "code": code, "message": text})

@@ -13,8 +13,8 @@ from typing import Any
 
 import msgspec
 
-from catenary.context import ConnectionStatus
-from catenary.errors import CloseCode
+from catenary.context import ConnectionStatus, check_id
+from catenary.errors import CloseCode, UsageError
 from catenary.eventlog.terms import Gap
 from catenary.limits import Limits
 from catenary.position import Position
@@ -57,6 +57,10 @@ class Handle(msgspec.Struct, frozen=True):
 
 Action = Send | Close | Handle
 
+REASON_LIMIT = 1000
+_LARGEST_ID = 2**53
+"""JavaScript reads larger numbers wrong."""
+
 _decode = msgspec.json.Decoder(ClientMessage).decode
 
 
@@ -95,7 +99,7 @@ class Session:
         """Take one message of the client; return what to do. ``timestamp``: ms since 1970."""
         if not self._is_within_rate(now):
             return self._refuse()
-        if len(message) > self._limits.message_bytes:
+        if _is_larger(message, self._limits.message_bytes):
             limit = self._limits.message_bytes
             return self._error(None, "too_large", f"a message has at most {limit:,} bytes")
         if isinstance(message, bytes):
@@ -115,7 +119,10 @@ class Session:
     def _take(self, message: ClientMessage, timestamp: int) -> Action:
         if self._phase is _Phase.WAITING_FOR_AUTH and message.type != "auth":
             return Close(CloseCode.NOT_AUTHENTICATED, "the first message must be auth")
-        problem = _problem_of(message)
+        problem = _problem_of_id(message.id)
+        if problem is not None:
+            return self._bad_message(None, "bad_message", problem)
+        problem = _problem_of_names(message) or _problem_of(message)
         if problem is not None:
             return self._bad_message(message.id, "bad_message", problem)
         if message.type == "ping":
@@ -219,13 +226,42 @@ def _problem_of(message: ClientMessage) -> str | None:
         return None if message.position else "position needs a position"
     if message.type == "ping":
         return None
-    if message.id is None or message.id == "" or len(str(message.id)) > 128:
+    if message.id is None:
         return f"{message.type[:40]!r} needs an id of 1 to 128 characters"
     if message.type == "cancel_run" and not message.run_id:
         return "cancel_run needs a run_id"
     if message.type == "answer" and not message.request_id:
         return "answer needs a request_id"
     return None
+
+
+def _problem_of_id(id: str | int | None) -> str | None:
+    if isinstance(id, str) and not (0 < len(id) <= 128 and id.isprintable()):
+        return "an id has 1 to 128 printable characters"
+    if isinstance(id, int) and abs(id) > _LARGEST_ID:
+        return "an id that is a number has at most 53 bits; send a string"
+    return None
+
+
+def _problem_of_names(message: ClientMessage) -> str | None:
+    for name in ("type", "thread_id", "run_id", "request_id"):
+        value = getattr(message, name)
+        if value is not None:
+            try:
+                check_id(name, value)
+            except UsageError as error:
+                return str(error)
+    if message.reason is not None and len(message.reason) > REASON_LIMIT:
+        return f"a reason has at most {REASON_LIMIT:,} characters"
+    return None
+
+
+def _is_larger(message: str | bytes, limit_bytes: int) -> bool:
+    size = len(message)
+    if size > limit_bytes or isinstance(message, bytes) or message.isascii():
+        return size > limit_bytes
+    # A character takes at most four bytes.
+    return size * 4 > limit_bytes and len(message.encode(errors="surrogatepass")) > limit_bytes
 
 
 def _nests_deeper(text: str, limit: int) -> bool:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import inspect
 import logging
 import weakref
 from collections.abc import Callable
@@ -12,7 +11,7 @@ from typing import Any
 from catenary.errors import LogUnavailable, RunCancelled, UsageError
 from catenary.interrupt import Cause
 from catenary.runs import Run
-from catenary.threads import call_in_thread
+from catenary.threads import call_in_thread, is_coroutine_function
 
 logger = logging.getLogger("catenary.runs")
 
@@ -82,9 +81,7 @@ class Supervisor:
             raise UsageError(
                 "start_run() needs a running loop; in a thread use `with emitter.run(…)`"
             ) from None
-        is_async = inspect.iscoroutinefunction(agent) or inspect.iscoroutinefunction(
-            getattr(agent, "__call__", None)  # noqa: B004 - a callable object may be async
-        )
+        is_async = is_coroutine_function(agent)
         run.announce()
         work = self._in_task(run, agent, args) if is_async else self._in_thread(run, agent, args)
         task = loop.create_task(work, name=f"catenary run {run.run_id}")

@@ -4,11 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import inspect
 import threading
 from collections.abc import Callable
 from typing import TypeVar
 
 T = TypeVar("T")
+
+
+def is_coroutine_function(function: object) -> bool:
+    """Whether a call gives a coroutine: also of a partial, and of an object that is called."""
+    return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(
+        getattr(function, "__call__", None)  # noqa: B004 - a callable object may be async
+    )
 
 
 def call_in_thread(
@@ -36,9 +44,14 @@ def call_in_thread(
             future.set_result(result)  # type: ignore[arg-type]
 
     def run() -> None:
-        result, error = None, None
+        result: T | None = None
+        error: BaseException | None = None
         try:
             result = context.run(work)
+        except StopIteration as raised:
+            # A future cannot carry it.
+            error = RuntimeError("StopIteration was raised")
+            error.__cause__ = raised
         except BaseException as raised:
             error = raised
         try:

@@ -26,6 +26,7 @@ from typing import Any
 
 from catenary.eventlog.accepting import Accepting
 from catenary.eventlog.ends import RunEnds
+from catenary.eventlog.handlings import Handlings
 from catenary.eventlog.model import CancelOutcome, Claim, Durability, Page, RunInfo
 from catenary.eventlog.overdue import close_overdue_runs
 from catenary.eventlog.seen import SeenWatch
@@ -60,6 +61,8 @@ class EventLog(Accepting):
         self.events_appended = 0
         self.append_seconds = Latencies()
         """From acceptance to commit: the longest wait of each group; nothing where none waits."""
+        self.handlings = Handlings()
+        """What this process does with the messages that it claimed."""
         self._seen_watch = SeenWatch()
 
     # Reading
@@ -132,6 +135,10 @@ class EventLog(Accepting):
 
         Called on any thread; it may block for the time of a read.
         """
+
+    @abc.abstractmethod
+    def knows_run(self, stream: Stream, run_id: str) -> bool:
+        """Return whether a run was ever begun here; as ``folded`` it may block for a read."""
 
     @abc.abstractmethod
     async def find_run(self, run_id: str) -> list[RunInfo]:
