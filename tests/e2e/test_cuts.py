@@ -9,6 +9,7 @@ import socket
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import NamedTuple
 
 import pytest
@@ -17,7 +18,17 @@ from websockets.frames import Opcode
 from catenary.errors import CloseCode
 from catenary.limits import Limits
 from catenary.serving.http_protocol import HTTPProtocol
-from tests.e2e.support import Bridge, Held, Reader, bridge, reset, resident_bytes, say, upgrade
+from tests.e2e.support import (
+    Bridge,
+    Held,
+    Reader,
+    bridge,
+    log_url,
+    reset,
+    resident_bytes,
+    say,
+    upgrade,
+)
 from tests.serving.sockets import Peer, masked, until
 
 SEED = 4711
@@ -84,9 +95,11 @@ async def make(cut: Cut, port: int) -> None:
 
 
 @asynccontextmanager
-async def watched_bridge(limits: Limits | None = None) -> AsyncIterator[tuple[Bridge, int]]:
+async def watched_bridge(
+    limits: Limits | None = None, *, log: str = "memory://?private"
+) -> AsyncIterator[tuple[Bridge, int]]:
     """A bridge with an echo and events; and how many bytes a new reader is sent."""
-    async with bridge(limits=limits) as running:
+    async with bridge(log, limits=limits) as running:
 
         @running.factory.on_message("app.echo")
         async def echo(message: object, emitter: object) -> None:
@@ -103,12 +116,14 @@ async def watched_bridge(limits: Limits | None = None) -> AsyncIterator[tuple[Br
 
 @pytest.mark.slow
 @pytest.mark.timeout(120)
-async def test_ten_thousand_cuts_leave_nothing_behind() -> None:
+@pytest.mark.parametrize("kind", ["memory", "sqlite"])
+async def test_ten_thousand_cuts_leave_nothing_behind(kind: str, tmp_path: Path) -> None:
     """After them no task, socket or connection is left, memory is flat, and others saw nothing."""
     say(f"seed {SEED}")
     # The cut connections are of one user, and none of them may push out the bystander.
     limits = Limits(connections_per_user=AT_ONCE * 4)
-    async with watched_bridge(limits) as (running, answer_bytes):
+    url = log_url(kind, tmp_path)
+    async with watched_bridge(limits, log=url) as (running, answer_bytes):
         emitter = running.emitter(USER)
         bystander = await Reader.open(running, "bystander")
         other = running.emitter("bystander")
