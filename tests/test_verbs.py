@@ -237,6 +237,24 @@ async def test_an_idempotency_key_appends_once(
     assert len(await events(factory)) == 1
 
 
+async def test_repeats_of_ends_are_recognised_although_time_has_passed(
+    factory: WebSocketBridgeFactory, emitter: UserWebSocketEmitter
+) -> None:
+    """How long something took is not part of what a caller said."""
+    emitter.agent_started()
+    emitter.tool_executing("search", tool_call_id="c1")
+    places = []
+    for _ in range(2):
+        places.append(await emitter.tool_completed("search", {"n": 1}, idempotency_key="tool"))
+        await asyncio.sleep(0.005)
+    for _ in range(2):
+        places.append(await emitter.agent_completed({"n": 1}, idempotency_key="end"))
+        await asyncio.sleep(0.005)
+    assert [place.seq for place in places] == [3, 3, 4, 4]
+    with pytest.raises(UsageError, match="was used for another event"):
+        emitter.agent_completed({"n": 2}, idempotency_key="end")
+
+
 async def test_contexts_without_ids_get_a_new_run_at_each_start(
     factory: WebSocketBridgeFactory,
 ) -> None:

@@ -195,7 +195,7 @@ class PositionLost(CatenaryError):
 
     Attributes:
         requested: The position asked for, as text.
-        resumes_at: The position of the next event that can be had.
+        resumes_at: Where to read on: the place just before the next event that can be had.
         reason: ``retention``, ``epoch`` or ``future``.
     """
 
@@ -206,9 +206,7 @@ class PositionLost(CatenaryError):
         self.reason = reason
 
     def __str__(self) -> str:
-        return (
-            f"events after {self.requested} are lost ({self.reason}); the next is {self.resumes_at}"
-        )
+        return f"events after {self.requested} are lost ({self.reason}); read on after {self.resumes_at}"
 
 
 class LogError(CatenaryError):

@@ -84,7 +84,7 @@ class Run:
             self._held = held
         else:
             continues = None
-            if self._takeover and held is not None:
+            if self._takeover and self.emitter.log.knows_run(self.emitter.stream, self.run_id):
                 continues, self.run_id = self.run_id, new_id("run")
             self.emitter.agent_started(
                 self.agent_name,

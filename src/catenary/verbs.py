@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
+
 from catenary.context import UserWebSocketContext, new_id
 from catenary.encoding import to_builtins
 from catenary.errors import UsageError
@@ -24,7 +26,7 @@ from catenary.events import (
 )
 from catenary.grammar import Step
 from catenary.redaction import redact
-from catenary.voice import DATA_LIMIT_BYTES, Redactor, check_custom_type, now_ms
+from catenary.voice import DATA_LIMIT_BYTES, Redactor, check_custom_type, now_ms, with_key
 from catenary.voices import Voices
 
 
@@ -200,22 +202,20 @@ class Verbs:
         call = tool_call_id or next(
             (call for call, tool in reversed(open_tools.items()) if tool.name == tool_name), ""
         )
+        asked = ToolCompleted(
+            tool_name=tool_name,
+            tool_call_id=tool_call_id or "",
+            success=success,
+            tool_output=self._safe(tool_output),
+            error=self._safe(error),
+            duration_ms=duration_ms,
+        )
         began = open_tools.get(call)
         if duration_ms is None and began is not None:
             duration_ms = max(0, now_ms() - began.began_at)
-        return self._append(
-            self._voices.of(run_id).tool_end(
-                ToolCompleted(
-                    tool_name=tool_name,
-                    tool_call_id=call,
-                    success=success,
-                    tool_output=self._safe(tool_output),
-                    error=self._safe(error),
-                    duration_ms=duration_ms,
-                ),
-                idempotency_key,
-            )
-        )
+        data = msgspec.structs.replace(asked, tool_call_id=call, duration_ms=duration_ms)
+        entry = self._voices.of(run_id).tool_end(data)
+        return self._append(with_key(entry, idempotency_key, asked))
 
     def agent_completed(
         self,
@@ -229,16 +229,15 @@ class Verbs:
     ) -> Receipt:
         """End a run well. Its tool calls must have ended."""
         run_id = run_id or self._run_id
+        asked = AgentCompleted(
+            result=self._safe(result), outcome=outcome, usage=usage, duration_ms=duration_ms
+        )
         held = self.stream.runs.get(run_id)
         if duration_ms is None and held is not None and held.started_at:
             duration_ms = max(0, now_ms() - held.started_at)
-        data = AgentCompleted(
-            result=self._safe(result), outcome=outcome, usage=usage, duration_ms=duration_ms
-        )
-        entry = self._voices.of(run_id).event(
-            EventType.AGENT_COMPLETED, data, step=Step.COMPLETE, key=idempotency_key
-        )
-        receipt = self._append(entry)
+        data = msgspec.structs.replace(asked, duration_ms=duration_ms)
+        entry = self._voices.of(run_id).event(EventType.AGENT_COMPLETED, data, step=Step.COMPLETE)
+        receipt = self._append(with_key(entry, idempotency_key, asked))
         self._voices.forget(run_id)
         return receipt
 

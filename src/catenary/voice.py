@@ -27,6 +27,7 @@ from catenary.events import (
     AgentCancelled,
     AgentError,
     EventType,
+    Payload,
     ToolCompleted,
     WebSocketEvent,
 )
@@ -190,11 +191,11 @@ class Voice:
             entry.key, entry.digest = key, _digest(type, encoded)
         return entry
 
-    def tool_end(self, data: ToolCompleted, key: str | None) -> Entry:
+    def tool_end(self, data: ToolCompleted) -> Entry:
         """Return the entry of a tool's end; its output is cut to the limit, never refused."""
         type_, step, call = EventType.TOOL_COMPLETED, Step.TOOL_END, data.tool_call_id
         try:
-            return self.event(type_, data, step=step, tool_call_id=call, key=key)
+            return self.event(type_, data, step=step, tool_call_id=call)
         except EventTooLarge as error:
             # The hook sees what will be cut: in its text it would not find its keys.
             whole = self._redacted(type_, msgspec.json.decode(encode(data)))
@@ -209,7 +210,7 @@ class Voice:
                 duration_ms=data.duration_ms,
                 truncated=True,
             )
-            return self._entry(type_, encode(cut), step, call, key=key)
+            return self._entry(type_, encode(cut), step, call)
 
     def _cut(self, value: object) -> str:
         # A character takes at most six bytes in JSON, and an event holds two such texts.
@@ -259,6 +260,17 @@ class Voice:
             data=data,
         )
         return self._redactor(event).data
+
+
+def with_key(entry: Entry, key: str | None, asked: Payload) -> Entry:
+    """
+    Give an entry its idempotency key; ``asked`` is what the caller said.
+
+    The event may say more, such as how long it took, which a repeat does not share.
+    """
+    if key is not None:
+        entry.key, entry.digest = key, _digest(entry.type, encode(asked))
+    return entry
 
 
 def _digest(type: str, encoded: bytes) -> bytes:

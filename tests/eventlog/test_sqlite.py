@@ -304,3 +304,21 @@ async def test_waits_for_the_commit_are_measured(tmp_path: Path) -> None:
         waits = factory.log.append_seconds
     assert sum(waits.counts) >= 1
     assert 0 < waits.total < time.perf_counter() - began
+
+
+async def test_a_retried_job_follows_its_run_of_a_former_process(path: Path) -> None:
+    """takeover=True finds the run that a restart closed, and continues it by a new one."""
+    async with WebSocketBridgeFactory(log=f"sqlite:///{path}") as factory:
+        emitter = await factory.create_user_emitter("user_123")
+        async with emitter.run(run_id="job_1", takeover=True) as run:
+            assert run.run_id == "job_1"
+    async with WebSocketBridgeFactory(log=f"sqlite:///{path}") as factory:
+        emitter = await factory.create_user_emitter("user_123")
+        async with emitter.run(run_id="job_1", takeover=True) as run:
+            assert run.run_id != "job_1"
+        started = [
+            event.data
+            async for event in factory.events("user_123")
+            if event.type == "agent_started"
+        ]
+    assert started == [{}, {"continues_run_id": "job_1"}]

@@ -148,7 +148,7 @@ def _open_tools(state: dict[str, Any]) -> list[list[str]]:
     return [
         [tool["tool_name"], tool["tool_call_id"]]
         for tool in state.get("tools", ())
-        if tool.get("success") is None
+        if "status" not in tool
     ]
 
 

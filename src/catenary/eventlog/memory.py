@@ -220,6 +220,10 @@ class MemoryLog(EventLog):
         with self._step():
             return stream.fold_run(run).state
 
+    def knows_run(self, stream: Stream, run_id: str) -> bool:
+        """Return whether a run was ever begun."""
+        return run_id in stream.runs
+
     async def find_run(self, run_id: str) -> list[RunInfo]:
         """Return the runs with this id."""
         return [info for info in self._infos(list(self._streams.values())) if info.run_id == run_id]

@@ -24,7 +24,7 @@ from catenary.eventlog.base import PAGE_BYTES, PAGE_EVENTS
 from catenary.eventlog.model import CancelOutcome, Claim, Durability, Page, Retention, RunInfo
 from catenary.eventlog.sqlite_folding import fold_run
 from catenary.eventlog.sqlite_reading import locate, read_page
-from catenary.eventlog.sqlite_runs import run_infos
+from catenary.eventlog.sqlite_runs import has_run, run_infos
 from catenary.eventlog.sqlite_state import SqliteStream, find_log
 from catenary.eventlog.sqlite_transaction import Transaction
 from catenary.eventlog.sqlite_writer import PATIENCE, SqliteWriter
@@ -184,6 +184,13 @@ class SqliteLog(SqliteWriter):
         if readers is None or not run.first_seq:
             return fold_run(None, stream, run, head, waiting)
         return readers.run_here(fold_run, stream, run, head, waiting)
+
+    def knows_run(self, stream: Stream, run_id: str) -> bool:
+        """Return whether a run was ever begun; of a file not yet open only this process's."""
+        readers = self._readers
+        if run_id in stream.runs or readers is None:
+            return run_id in stream.runs
+        return readers.run_here(has_run, stream.log_id, run_id)
 
     async def find_run(self, run_id: str) -> list[RunInfo]:
         """Return the runs with this id."""

@@ -30,6 +30,15 @@ def is_known_run(connection: sqlite3.Connection, log: int, run_id: str) -> bool:
     return found.fetchone() is not None
 
 
+def has_run(connection: sqlite3.Connection, log_id: str, run_id: str) -> bool:
+    """Return whether a log has, or had, a run with this id."""
+    found = connection.execute(
+        "SELECT 1 FROM runs JOIN logs USING (log) WHERE log_id = ? AND run_id = ?",
+        (log_id, run_id),
+    )
+    return found.fetchone() is not None
+
+
 def open_tools(packed: bytes | None) -> dict[str, OpenTool]:
     """Return the tools at work, by ``tool_call_id``."""
     if packed is None:
