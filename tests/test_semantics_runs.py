@@ -372,3 +372,44 @@ async def test_a_drain_ends_also_what_waits_and_what_ignores_it(
     }
     assert ends == {handle.run_id: "shutdown" for handle in handles}
     assert len(begun) == 1
+
+
+async def test_a_drain_gives_time_to_every_run_of_the_bridge(
+    factory: WebSocketBridgeFactory, emitter: UserWebSocketEmitter
+) -> None:
+    """Also to those that the application began itself, in tasks and threads; the rest end."""
+    begun, go_on = asyncio.Event(), asyncio.Event()
+    in_thread = threading.Event()
+
+    async def short() -> None:
+        async with emitter.run(run_id="short"):
+            await go_on.wait()
+
+    async def long() -> None:
+        async with emitter.run(run_id="long"):
+            begun.set()
+            await asyncio.sleep(60)
+
+    def thread() -> None:
+        with pytest.raises(asyncio.CancelledError), emitter.run(run_id="thread") as run:
+            in_thread.wait(5)
+            run.delta("late")
+
+    tasks = [asyncio.create_task(short()), asyncio.create_task(long())]
+    working = asyncio.create_task(asyncio.to_thread(thread))
+    await begun.wait()
+    while not (run := emitter.stream.runs.get("thread")) or not run.is_open:
+        await asyncio.sleep(0.001)
+    draining = asyncio.create_task(factory.drain(timeout=0.2))
+    await asyncio.sleep(0)
+    go_on.set()
+    await draining
+    in_thread.set()
+    await asyncio.gather(*tasks, return_exceptions=True)
+    await working
+    ends = {e.run_id: (e.type, e.data.get("code")) for e in await events(factory)}
+    assert ends == {
+        "short": ("agent_completed", None),
+        "long": ("agent_error", "shutdown"),
+        "thread": ("agent_error", "shutdown"),
+    }

@@ -101,6 +101,10 @@ class UserWebSocketEmitter(Verbs):
         )
         return self._supervisor.start(run, agent, args)
 
+    def run_opened(self, run: Run) -> None:
+        """Take note that a run of this emitter has begun: a drain gives it its time."""
+        self._supervisor.note(run)
+
     async def cancel_run(self, run_id: str, *, reason: str | None = None) -> CancelOutcome:
         """Ask for a run of this user to be cancelled, wherever it lives; stored when this returns."""
         return await self.log.request_cancel(self.stream.log_id, run_id, reason=reason)

@@ -71,6 +71,8 @@ class Run:
         self._usage: Any = None
         self._has_result = False
         self._is_leaving = False
+        self.left = Receipt()
+        """Settled when the code inside has left."""
 
     def __repr__(self) -> str:
         return f"<Run {self.run_id} of {self.emitter.user_id}>"
@@ -95,6 +97,7 @@ class Run:
             )
             self._held = self.emitter.stream.runs[self.run_id]
         self._held.owner = id(self)
+        self.emitter.run_opened(self)
 
     def _open(self) -> None:
         if self._held is None:
@@ -184,13 +187,9 @@ class Run:
         except RunClosed as closed:
             receipt, raised = None, interrupt.error() or closed
         finally:
-            self._forget(interrupt)
+            self.held.on_cancel.remove(interrupt.cancel)
+            Notice(self.left)()
         return interrupt, receipt, raised
-
-    def _forget(self, interrupt: Interrupt) -> None:
-        assert self._held is not None
-        if interrupt.cancel in self._held.on_cancel:
-            self._held.on_cancel.remove(interrupt.cancel)
 
     def _end(
         self, error: BaseException | None, interrupt: Interrupt

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
+import threading
 import weakref
 from collections.abc import Callable
 from typing import Any
 
 from catenary.errors import LogUnavailable, RunCancelled, UsageError
+from catenary.eventlog.receipt import settled
 from catenary.interrupt import Cause
 from catenary.runs import Run
 from catenary.threads import call_in_thread, is_coroutine_function
@@ -50,6 +53,8 @@ class Supervisor:
 
     def __init__(self, *, threads: int = THREADS) -> None:
         self._tasks: dict[asyncio.Task[None], Run] = {}
+        self._noted: weakref.WeakSet[Run] = weakref.WeakSet()
+        self._lock = threading.Lock()
         self.threads = threads
         self.ending_seconds = ENDING_SECONDS
         self._slots: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Semaphore] = (
@@ -61,6 +66,15 @@ class Supervisor:
     def running(self) -> int:
         """How many started runs have not ended."""
         return len(self._tasks)
+
+    def note(self, run: Run) -> None:
+        """Take note of a run that has begun, whoever runs it. Thread-safe."""
+        with self._lock:
+            self._noted.add(run)
+
+    def _open(self) -> list[Run]:
+        with self._lock:
+            return [run for run in self._noted if run.is_open]
 
     def start(self, run: Run, agent: Callable[..., Any], args: tuple[Any, ...]) -> RunHandle:
         """
@@ -119,21 +133,26 @@ class Supervisor:
         Start nothing more; give open runs ``timeout`` seconds; end the rest with ``shutdown``.
         """
         self.is_draining = True
-        tasks = list(self._tasks)
-        if tasks:
-            await asyncio.wait(tasks, timeout=timeout)
-        left = dict(self._tasks)
-        for run in left.values():
+        await _wait_left(self._open(), timeout)
+        left = self._open()
+        for run in left:
             run.interrupt_with(Cause.SHUTDOWN)
         if left:
             logger.warning("%d runs were ended by the shutdown", len(left))
         # Runs in threads have been ended already, and their threads cannot be waited for.
-        ending = [task for task, run in left.items() if run.is_open]
-        if ending:
-            await asyncio.wait(ending, timeout=self.ending_seconds)
-        for run in left.values():
+        await _wait_left([run for run in left if run.is_open], self.ending_seconds)
+        for run in left:
             if run.is_open:
                 run.end_from_outside(Cause.SHUTDOWN)
+        tasks = [task for task, run in self._tasks.items() if run.left.is_settled]
+        if tasks:
+            await asyncio.wait(tasks, timeout=self.ending_seconds)
+
+
+async def _wait_left(runs: list[Run], timeout: float) -> None:
+    """Wait until the code inside these runs has left, or the time is over."""
+    with contextlib.suppress(TimeoutError):
+        await settled([run.left for run in runs], timeout)
 
 
 def _run_sync(run: Run, agent: Callable[..., Any], args: tuple[Any, ...]) -> None:

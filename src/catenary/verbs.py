@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -28,6 +28,9 @@ from catenary.grammar import Step
 from catenary.redaction import redact
 from catenary.voice import DATA_LIMIT_BYTES, Redactor, check_custom_type, now_ms, with_key
 from catenary.voices import Voices
+
+if TYPE_CHECKING:
+    from catenary.runs import Run
 
 
 class Verbs:
@@ -76,6 +79,9 @@ class Verbs:
         receipt = self.log.append(self.stream, entry)
         self._last = receipt
         return receipt
+
+    def run_opened(self, run: Run) -> None:
+        """Take note that a run of this emitter has begun."""
 
     # Verbs
 
