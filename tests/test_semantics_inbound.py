@@ -224,7 +224,17 @@ async def test_a_thread_that_cannot_start_gives_its_slot_back() -> None:
 # What clients may say
 
 
-@pytest.mark.parametrize("data", [None, {}, {"text": "why?"}])
+@pytest.mark.parametrize("data", [{}, {"text": "why?"}, "why?"])
+async def test_a_question_in_another_shape_is_shown_as_it_came(
+    bridge: WebSocketBridgeFactory, data: Any
+) -> None:
+    """Without ``content`` the other tabs get the data whole."""
+    assert (await ask(bridge, "user_message", data=data))["reply"] == 1
+    (event,) = [event async for event in bridge.events("user_123")]
+    assert event.data["content"] == data
+
+
+@pytest.mark.parametrize("data", [None, {"content": None}])
 async def test_a_question_without_content_is_refused(
     bridge: WebSocketBridgeFactory, calls: list[Message], data: Any
 ) -> None:

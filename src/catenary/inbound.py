@@ -192,7 +192,7 @@ class MessageHandlerService:
             if not await may_use_thread(rule, source.identity, message.thread_id):
                 raise ProtocolError("not_found", "no such thread")
         if message.type == EventType.USER_MESSAGE and _content_of(message) is None:
-            raise ProtocolError("bad_message", "user_message needs data with content")
+            raise ProtocolError("bad_message", "user_message needs content in its data")
 
     async def _once(
         self, registered: _Registered, source: Source, message: ClientMessage, digest: bytes
@@ -352,7 +352,9 @@ async def _awaited(
 
 
 def _content_of(message: ClientMessage) -> Any:
-    return message.data.get("content") if isinstance(message.data, dict) else message.data
+    """Return what a question says; of data in an application's own shape, all."""
+    data = message.data
+    return data.get("content", data) if isinstance(data, dict) else data
 
 
 def _conflict(key: tuple[str, str]) -> ProtocolError:
