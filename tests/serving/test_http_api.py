@@ -726,3 +726,26 @@ async def test_a_cookie_needs_the_origin_of_an_allowed_page(
             headers = cookie | ({"origin": origin} if origin is not None else {})
             response = await api.http.post("/api/messages", json={"type": "ping"}, headers=headers)
             assert response.status_code == status
+
+
+async def test_the_hook_redacts_also_what_an_end_says_of_open_tools() -> None:
+    """The failed tools of a run that ends over HTTP carry the redacted words, not the sent ones."""
+
+    def hide(event: WebSocketEvent) -> WebSocketEvent:
+        said = {key: "hidden" if key == "message" else value for key, value in event.data.items()}
+        return WebSocketEvent(type=event.type, id=event.id, seq=event.seq, data=said)
+
+    async with (
+        WebSocketBridgeFactory(log="memory://?private", redact=hide) as factory,
+        api_of(factory) as api,
+    ):
+        await api.publish(event("agent_started", "r1"))
+        await api.publish(
+            event("tool_executing", "r1", tool_name="search", tool_call_id="c1", tool_input={})
+        )
+        await api.publish(
+            event("agent_error", "r1", code="x", message="private words", retryable=False)
+        )
+        stored = await api.events()
+    assert [one.type for one in stored[-2:]] == ["tool_completed", "agent_error"]
+    assert "private" not in str([one.data for one in stored])

@@ -12,7 +12,6 @@ from catenary.context import check_id
 from catenary.encoding import encode, to_builtins
 from catenary.envelope import Envelope
 from catenary.errors import EventTooLarge, RunClosed, UsageError
-from catenary.eventlog.closing import ending_entries
 from catenary.eventlog.entry import Entry
 from catenary.eventlog.stream import HeldRun, Stream
 from catenary.events import (
@@ -32,7 +31,7 @@ from catenary.events import (
 from catenary.grammar import OpenTool, Step
 from catenary.redaction import redact
 from catenary.serving.admission import Refusal
-from catenary.voice import Redactor, Voice, check_custom_type, now_ms
+from catenary.voice import Redactor, Voice, check_custom_type, now_ms, with_key
 
 LEASE_SECONDS = 300.0
 LEASE_MAX_SECONDS = 24 * 3600.0
@@ -161,8 +160,7 @@ class Publication:
         if isinstance(payload, AgentDelta):
             return [self._delta(voice, event, payload, key)]
         if isinstance(payload, AgentError | AgentCancelled):
-            end = self._event(voice, event, payload, key)
-            return [*self._closings(voice, event, payload, key), end]
+            return self._ending(voice, event, payload, key)
         self._follow(event, payload)
         if isinstance(payload, ProgressUpdate):
             merge = _merge(event, event.key or "progress")
@@ -268,16 +266,17 @@ class Publication:
         elif isinstance(payload, ToolCompleted):
             tools.pop(payload.tool_call_id, None)
 
-    def _closings(
+    def _ending(
         self, voice: Voice, event: Published, end: AgentError | AgentCancelled, key: str | None
     ) -> list[Entry]:
+        """Return the end of a run, after what closes its open tools, redacted as it is."""
         tools = self._tools.pop(event.run_id or "", {})
-        closings = ending_entries(voice.envelope, tools, end, at=now_ms())[:-1]
+        *closings, last = voice.ending(end)(tools)
         if key is not None:
             for closing in closings:
                 closing.key = f"{key}:{closing.tool_call_id}"
                 closing.digest = b"closing"
-        return closings
+        return [*closings, with_key(last, key, end)]
 
 
 _NAMES = ("thread_id", "run_id", "agent_name", "parent_run_id")
