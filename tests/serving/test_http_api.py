@@ -12,7 +12,13 @@ import httpx
 import pytest
 import pytest_asyncio
 
-from catenary import Identity, UserWebSocketContext, UserWebSocketEmitter, WebSocketBridgeFactory
+from catenary import (
+    Identity,
+    UserWebSocketContext,
+    UserWebSocketEmitter,
+    WebSocketBridgeFactory,
+    WebSocketEvent,
+)
 from catenary.auth import JwtVerifier
 from catenary.errors import ConfigError, LogFull, LogUnavailable
 from catenary.eventlog.entry import Entry
