@@ -11,9 +11,13 @@ import argparse
 import json
 import os
 import shutil
+import socket
 import subprocess
 import sys
+import time
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -110,16 +114,48 @@ def main() -> int:
 
 
 def fuzz_own(wstest: Path, build: Path) -> dict[str, dict[str, Any]]:
-    """Start the echo server and run all cases on both of its paths."""
-    command = [sys.executable, str(HERE / "echo.py")]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
+    """Run all cases against the product's own echo, and against one by ASGI messages."""
+    taken, plain = free_port(), free_port()
+    serve = ["-m", "catenary.cli", "serve", "--dev", "--log", "memory://", "--port", str(taken)]
+    with (
+        running([sys.executable, *serve], taken),
+        running([sys.executable, str(HERE / "echo.py"), str(plain)], plain),
+    ):
+        urls = {
+            "serve --dev": f"ws://127.0.0.1:{taken}/echo",
+            "asgi": f"ws://127.0.0.1:{plain}/echo",
+        }
+        return fuzz(wstest, build, urls)
+
+
+def free_port() -> int:
+    """Return a port that nobody listens on."""
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port: int = probe.getsockname()[1]
+        return port
+
+
+@contextmanager
+def running(command: list[str], port: int) -> Iterator[None]:
+    """Run a server until the block is left; it listens when the block begins."""
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL) as server:
         try:
-            assert server.stdout is not None
-            port = int(server.stdout.readline())
-            base = f"ws://127.0.0.1:{port}"
-            return fuzz(wstest, build, {"takeover": f"{base}/take", "asgi": f"{base}/echo"})
+            deadline = time.monotonic() + 20
+            while not _listens(port):
+                if server.poll() is not None or time.monotonic() > deadline:
+                    raise SystemExit(f"{' '.join(command)} does not listen")
+                time.sleep(0.1)
+            yield
         finally:
             server.terminate()
+
+
+def _listens(port: int) -> bool:
+    try:
+        with socket.create_connection(("127.0.0.1", port), timeout=1):
+            return True
+    except OSError:
+        return False
 
 
 if __name__ == "__main__":
