@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import resource
 import subprocess
+import tempfile
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -46,8 +47,13 @@ class SmallDisk:
     """A file system of its own. Needs the right to mount one."""
 
     def __init__(self, directory: Path) -> None:
-        self.directory = directory
-        self._mount("-t", "tmpfs", "-o", f"size={SMALL_BYTES}", "tmpfs")
+        # Not there: a disk that a dying process leaves mounted could not be cleaned up.
+        self.directory = Path(tempfile.mkdtemp(prefix="catenary-disk-"))
+        try:
+            self._mount("-t", "tmpfs", "-o", f"size={SMALL_BYTES}", "tmpfs")
+        except BaseException:
+            self.directory.rmdir()
+            raise
 
     def _mount(self, *words: str) -> None:
         subprocess.run(["mount", *words, str(self.directory)], check=True, capture_output=True)
@@ -59,7 +65,9 @@ class SmallDisk:
         self._mount("-o", "remount,ro")
 
     def end(self) -> None:
-        subprocess.run(["umount", str(self.directory)], check=True)
+        # Lazily: what a failed test has open does not keep it.
+        subprocess.run(["umount", "--lazy", str(self.directory)], check=True)
+        self.directory.rmdir()
 
 
 class SmallFiles:

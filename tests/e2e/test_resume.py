@@ -13,13 +13,14 @@ from catenary.events import RUN_ENDS
 from catenary.position import Position
 from catenary.validate.checker import OrderingChecker
 from tests.e2e.cutting import CuttingProxy
-from tests.e2e.support import Bridge, bridge, log_url, say, token_of
+from tests.e2e.support import Bridge, Reader, bridge, log_url, say, token_of
 
 SEED = 7
 USERS = 4
 CLIENTS_A_USER = 5
 RUNS = 3
 DELTAS = 150
+CONVERGENCE = 40.0
 
 
 class Agents:
@@ -89,7 +90,7 @@ async def test_everything_arrives_once_however_it_is_cut(kind: str, tmp_path: Pa
             for name in (f"{user} client {n}" for n in range(CLIENTS_A_USER))
         }
         agents = Agents(running, checker)
-        async with asyncio.TaskGroup() as readers:
+        async with asyncio.timeout(CONVERGENCE), asyncio.TaskGroup() as readers:
             for name, client in clients.items():
                 slowness = 0.002 * name.endswith("0")
                 user = name.partition(" ")[0]
@@ -107,3 +108,26 @@ async def test_everything_arrives_once_however_it_is_cut(kind: str, tmp_path: Pa
     )
     assert checker.problems(heads) == []
     assert reconnects > 5 * len(clients)
+
+
+@pytest.mark.parametrize("kind", ["memory", "sqlite"])
+async def test_a_place_inside_what_was_merged(kind: str, tmp_path: Path) -> None:
+    """Who had some pieces of a text before they were joined gets the others, and only these."""
+    words = [f"{n} \u00e9\U0001f682\n" for n in range(40)]
+    async with bridge(log_url(kind, tmp_path)) as running:
+        async with running.emitter("user_123").run(agent_name="writer") as run:
+            first = (await run.thinking("about bridges")).seq + 1
+            places = [await run.delta(word) for word in words]
+        assert [place.seq for place in places] == list(range(first, first + len(words)))
+        for _ in range(3):
+            await running.factory.log.sweep()
+        page = await running.factory.log.read("user_123", Position(places[0].epoch, 0))
+        assert any(record.from_seq for record in page.records), "they were joined in the log"
+        for number, place in enumerate(places):
+            reader = await Reader.open(running, "user_123", after=str(place))
+            await reader.until(lambda reader=reader: reader.live)  # type: ignore[misc]
+            assert (reader.faults, reader.gaps) == ([], [])
+            deltas = reader.of_type("agent_delta")
+            text = "".join(event["data"]["delta"] for event in deltas)
+            assert text == "".join(words[number + 1 :])
+            reader.close()

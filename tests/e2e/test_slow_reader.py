@@ -216,3 +216,24 @@ async def test_a_dead_reader_is_let_go(kind: str, tmp_path: Path) -> None:
         assert [dead.faults, back.faults, back.gaps] == [[], [], []]
         numbers = [event["data"]["n"] for event in (*dead.received, *back.received)]
         assert numbers == list(range(1000))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_a_newcomer_that_does_not_read_costs_little(kind: str, tmp_path: Path) -> None:
+    """Of all that it missed only what its socket and one turn hold is taken from the log."""
+    async with bridge(log_of(kind, tmp_path)) as running:
+        emitter = running.emitter("user_123")
+        for number in range(2000):
+            receipt = emitter.custom("app.note", {"n": number, "pad": "x" * DELTA_BYTES})
+            if number % 100 == 99:
+                await receipt
+        async with Watch(running) as watch:
+            idle = await Reader.open(running, "user_123", receive_buffer=SMALL_BUFFER)
+            idle.stop_reading()
+            await asyncio.sleep(0.2)
+            assert idle.reached < 1000
+            idle.read_on()
+            await idle.until(lambda: idle.reached == 2000)
+        assert (idle.faults, idle.gaps) == ([], [])
+        say(f"{kind}: buffered {watch.most_buffered}")
+        assert watch.most_buffered <= HIGH_WATER_BYTES + TURN_BYTES + 2 * DELTA_BYTES

@@ -140,7 +140,8 @@ async def test_receipts_can_be_awaited_anywhere(kind: str, tmp_path: Path) -> No
         async def emit_and_await(sender: str) -> None:
             for number in range(10):
                 calls.emit(emitter, sender, number)
-                await calls.receipts[sender, number]
+                async with asyncio.timeout(10):
+                    await calls.receipts[sender, number]
 
         await asyncio.gather(
             *(asyncio.to_thread(emit_and_wait, f"thread {n}") for n in range(4)),
