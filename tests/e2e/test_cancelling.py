@@ -18,7 +18,8 @@ async def test_cancelling_a_run_cancels_what_it_began(kind: str, tmp_path: Path)
 
     async def descend(run: Run, depth: int) -> None:
         if depth == 0:
-            await asyncio.sleep(10)
+            await asyncio.sleep(60)
+            return
         async with run.child(agent_name=f"helper {depth}") as child:
             await descend(child, depth - 1)
 
@@ -27,7 +28,7 @@ async def test_cancelling_a_run_cancels_what_it_began(kind: str, tmp_path: Path)
             # In a task of its own, so that nothing but the request reaches it.
             helper = asyncio.create_task(descend(run, 2))
             try:
-                await asyncio.sleep(10)
+                await asyncio.sleep(60)
             finally:
                 await asyncio.wait([helper])
 
