@@ -291,3 +291,10 @@ def get_websocket_bridge_factory(**options: Any) -> WebSocketBridgeFactory:
 def get_websocket_manager() -> WebSocketManager:
     """Return the one manager of this process: that of its factory."""
     return get_websocket_bridge_factory().manager
+
+
+def forget_websocket_bridge_factory() -> None:
+    """Let the next call make another factory for this process; for tests."""
+    global _factory
+    with _lock:
+        _factory = None

@@ -115,7 +115,7 @@ class Campaign:
         return outcomes
 
     async def _ask(self, row: Row, bridge: Bridge) -> Outcome:
-        missing = [need for need in row.needs if need not in bridge.met | _met_here(bridge)]
+        missing = missing_here(row, bridge)
         if row.waits_for is not None:
             return _unasked(row, Verdict.WAITS, f"it waits for {row.waits_for}")
         if missing:
@@ -130,9 +130,12 @@ class Campaign:
         return outcome
 
 
-def _met_here(bridge: Bridge) -> frozenset[Need]:
-    """Return what this machine offers to a bridge that this command starts."""
-    return frozenset({Need.PROCESS}) if Need.OWN_BRIDGE in bridge.met else frozenset()
+def missing_here(row: Row, bridge: Bridge) -> list[Need]:
+    """Return what a row needs that neither the bridge nor this machine has."""
+    met = set(bridge.met)
+    if Need.OWN_BRIDGE in met:
+        met.add(Need.PROCESS)
+    return [need for need in row.needs if need not in met]
 
 
 def _unasked(row: Row, verdict: Verdict, why: str) -> Outcome:

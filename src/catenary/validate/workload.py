@@ -3,13 +3,11 @@ The application of the bridges that a validation starts in processes of their ow
 
 Its agents are started by client messages, as any application's are:
 ``validate.run`` starts one of :mod:`catenary.validate.agents`,
-``validate.flood`` threads that emit as fast as they can, or at a rate.
+``validate.load`` a generator of load.
 """
 
 from __future__ import annotations
 
-import threading
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -22,23 +20,7 @@ from catenary.inbound import Message
 from catenary.limits import Limits
 from catenary.validate import agents
 from catenary.validate.audience import NOTE_TYPE
-
-
-class Flood(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
-    """
-    What ``validate.flood`` asks for.
-
-    Each user gets ``events`` notes from a thread of its own, or from one
-    thread for all with ``threads=1``; in bursts of ``burst`` with ``pause``
-    seconds between them; ``pad_bytes`` make each as large.
-    """
-
-    users: list[str]
-    events: int
-    threads: int = 1
-    burst: int = 1
-    pause: float = 0.0
-    pad_bytes: int = 0
+from catenary.validate.load import Load, LoadGenerator
 
 
 class RunWish(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
@@ -76,34 +58,13 @@ def make_bridge(log: str, limits: Limits, run_drain_timeout: float) -> WebSocket
         ]
         return {"run_ids": [handle.run_id for handle in handles]}
 
-    @factory.on_message("validate.flood")
-    async def flood(message: Message, emitter: UserWebSocketEmitter) -> None:  # noqa: ARG001
-        wish = msgspec.convert(message.data, Flood)
-        for index in range(wish.threads):
-            emitters = [emitter_of(user_id, None) for user_id in wish.users[index :: wish.threads]]
-            threading.Thread(
-                target=_flood, args=(emitters, wish), name=f"flood-{index}", daemon=True
-            ).start()
+    @factory.on_message("validate.load")
+    async def load(message: Message, emitter: UserWebSocketEmitter) -> None:  # noqa: ARG001
+        wish = msgspec.convert(message.data, Load)
+        emitters = {user_id: emitter_of(user_id, None) for user_id in wish.users}
+        generator = LoadGenerator(
+            wish, lambda user_id, data: emitters[user_id].custom(NOTE_TYPE, data)
+        )
+        generator.start()
 
     return factory
-
-
-def _flood(emitters: list[UserWebSocketEmitter], wish: Flood) -> None:
-    """Emit the notes, burst by burst; the pace is kept against the clock."""
-    pad = "x" * wish.pad_bytes
-    due = time.perf_counter()
-    for begin in range(0, wish.events, wish.burst):
-        for emitter in emitters:
-            for number in range(begin, min(wish.events, begin + wish.burst)):
-                emitter.custom(
-                    NOTE_TYPE,
-                    {
-                        "marker": f"{emitter.user_id} {number}",
-                        "sent_at": time.perf_counter(),
-                        "pad": pad,
-                    },
-                )
-        due += wish.pause
-        wait = due - time.perf_counter()
-        if wait > 0:
-            time.sleep(wait)

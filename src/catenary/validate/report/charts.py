@@ -12,7 +12,9 @@ from catenary.validate.results import Outcome, quantile
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
 
-BIN_SECONDS = 0.05
+BINS = 60
+FINEST_BIN = 0.01
+TICKS = [value * 10**power for power in range(-2, 5) for value in (1, 2, 5)]
 HEIGHT = 420
 CDF_POINTS = 200
 COLOURS = ("#3b82f6", "#f97316", "#10b981", "#a855f7", "#ef4444", "#14b8a6", "#eab308", "#64748b")
@@ -42,7 +44,7 @@ def _latencies(outcomes: Sequence[Outcome]) -> Chart | None:
         shares = [step / CDF_POINTS for step in range(CDF_POINTS + 1)]
         values = [quantile(outcome.evidence.latencies, share) * 1000 for share in shares]
         figure.add_scatter(x=values, y=shares, name=outcome.name, mode="lines")
-    figure.update_xaxes(type="log")
+    figure.update_xaxes(type="log", tickvals=TICKS, ticktext=[f"{tick:g}" for tick in TICKS])
     figure.update_yaxes(tickformat=".0%")
     return _chart(figure, "Latency", "The share of the events that were there within so long.")
 
@@ -51,13 +53,16 @@ def _throughput(outcomes: Sequence[Outcome]) -> Chart | None:
     rows = [o for o in outcomes if o.evidence.arrivals and not o.evidence.tracks]
     if not rows:
         return None
-    figure = _figure("seconds since the row began", "events a second")
+    figure = _figure("seconds since the first receipt", "events a second")
     for outcome in rows:
-        bins = Counter(math.floor(at / BIN_SECONDS) for at in outcome.evidence.arrivals)
-        first, last = min(bins), max(bins)
+        arrivals = outcome.evidence.arrivals
+        begin = min(arrivals)
+        width = max(FINEST_BIN, (max(arrivals) - begin) / BINS)
+        bins = Counter(math.floor((at - begin) / width) for at in arrivals)
+        numbers = range(max(bins) + 2)
         figure.add_scatter(
-            x=[round(number * BIN_SECONDS, 3) for number in range(first, last + 2)],
-            y=[bins[number] / BIN_SECONDS for number in range(first, last + 2)],
+            x=[round(number * width, 3) for number in numbers],
+            y=[bins[number] / width for number in numbers],
             name=outcome.name,
             mode="lines",
             line={"shape": "hv"},

@@ -41,6 +41,7 @@ def page(report: Report, regressions: Sequence[Regression] = ()) -> str:
     source = files("catenary.validate.report").joinpath("report.html.jinja").read_text("utf-8")
     return environment.from_string(source).render(
         report=report,
+        headline=_headline(report),
         sections=_sections(report),
         counts=_counts(report),
         regressions=list(regressions),
@@ -50,6 +51,14 @@ def page(report: Report, regressions: Sequence[Regression] = ()) -> str:
         began=dt.datetime.fromtimestamp(report.started_at, dt.UTC),
         Verdict=Verdict,
     )
+
+
+def _headline(report: Report) -> str:
+    short, holding = len(report.of(Verdict.FALLS_SHORT)), len(report.of(Verdict.HOLDS))
+    if short:
+        return f"{short} row falls short" if short == 1 else f"{short} rows fall short"
+    unasked = len(report.outcomes) - holding
+    return "Every row holds" if not unasked else f"{holding} rows hold, {unasked} were not asked"
 
 
 def _sections(report: Report) -> list[Section]:

@@ -22,8 +22,8 @@ ORDERED_RUNS = 9
 """How often the ordering run is repeated: its median is what counts, for it lasts milliseconds."""
 
 
-class Flooded(NamedTuple):
-    """What became of a flood: its taps, and its seconds from first emission to last receipt."""
+class Loaded(NamedTuple):
+    """What became of a load: its taps, and its seconds from first emission to last receipt."""
 
     taps: list[Tap]
     events: int
@@ -40,11 +40,11 @@ class Flooded(NamedTuple):
         return [a.at - a.event.data["sent_at"] for tap in self.taps for a in tap.arrivals()]
 
 
-async def _flood(field: Field, bridge: BridgeProcess, users: list[str], **wish: Any) -> Flooded:
+async def _load(field: Field, bridge: BridgeProcess, users: list[str], **wish: Any) -> Loaded:
     """Let threads of the server emit, and wait until the users' taps have all of it."""
     taps = await together(Tap.open(bridge, user_id) for user_id in users)
     events = int(wish["events"])
-    taps[0].say({"type": "validate.flood", "id": users[0], "data": {"users": users, **wish}})
+    taps[0].say({"type": "validate.load", "id": users[0], "data": {"users": users, **wish}})
     await together(tap.until(events, timeout=60) for tap in taps)
     for tap in taps:
         tap.leave()
@@ -54,7 +54,7 @@ async def _flood(field: Field, bridge: BridgeProcess, users: list[str], **wish: 
         field.expect(numbers == list(range(events)), f"{tap.user_id}: not in order")
     first = min(tap.arrivals()[0].event.data["sent_at"] for tap in taps)
     last = max(tap.arrivals()[-1].at for tap in taps)
-    return Flooded(taps, events * len(taps), last - first)
+    return Loaded(taps, events * len(taps), last - first)
 
 
 @performance.row(
@@ -64,8 +64,8 @@ async def _flood(field: Field, bridge: BridgeProcess, users: list[str], **wish: 
 )
 async def latency(field: Field) -> str:
     async with BridgeProcess.on_a_free_port() as bridge:
-        flooded = await _flood(field, bridge, field.some_users(10), events=100, pause=0.01)
-        p50, p95, p99 = field.latencies(flooded.latencies)
+        loaded = await _load(field, bridge, field.some_users(10), events=100, rate=100)
+        p50, p95, p99 = field.latencies(loaded.latencies)
         field.expect_speed(p50 < 10, f"P50 is {p50:.1f} ms")
         field.expect_speed(p95 < 30, f"P95 is {p95:.1f} ms")
         field.expect_speed(p99 < 50, f"P99 is {p99:.1f} ms")
@@ -99,10 +99,10 @@ async def latency_of_what_is_published(field: Field) -> str:
 async def thirty_users(field: Field) -> str:
     async with BridgeProcess.on_a_free_port() as bridge:
         users = field.some_users(30)
-        flooded = await _flood(field, bridge, users, events=50, threads=30, burst=50)
-        _, _, p99 = field.latencies(flooded.latencies)
+        loaded = await _load(field, bridge, users, events=50, threads=30, burst=50)
+        _, _, p99 = field.latencies(loaded.latencies)
         return (
-            f"{flooded.events} of 1,500 events in {flooded.seconds * 1000:.0f} ms, P99 {p99:.1f} ms"
+            f"{loaded.events} of 1,500 events in {loaded.seconds * 1000:.0f} ms, P99 {p99:.1f} ms"
         )
 
 
@@ -116,16 +116,16 @@ async def five_thousand(field: Field) -> str:
         users = field.some_users(10)
         process = psutil.Process(bridge.pid)
         before = _cpu(process)
-        flooded = await _flood(field, bridge, users, events=500, burst=32)
-        cpu = (_cpu(process) - before) / flooded.events * 1e6
+        loaded = await _load(field, bridge, users, events=500, burst=32)
+        cpu = (_cpu(process) - before) / loaded.events * 1e6
         begin = field.began_at
         field.evidence.arrivals += [
-            arrival.at - begin for tap in flooded.taps for arrival in tap.arrivals()
+            arrival.at - begin for tap in loaded.taps for arrival in tap.arrivals()
         ]
-        field.figure("throughput", flooded.rate, "events/s", better=Better.HIGHER)
+        field.figure("throughput", loaded.rate, "events/s", better=Better.HIGHER)
         field.figure("cpu_per_event", cpu, "µs")
-        field.expect_speed(flooded.rate >= 1000, f"{flooded.rate:,.0f}/s")
-        return f"{flooded.rate:,.0f} events/s; {cpu:.1f} µs of the server's CPU each, connects included"
+        field.expect_speed(loaded.rate >= 1000, f"{loaded.rate:,.0f}/s")
+        return f"{loaded.rate:,.0f} events/s; {cpu:.1f} µs of the server's CPU each, connects included"
 
 
 def _cpu(process: psutil.Process) -> float:
@@ -166,8 +166,8 @@ async def ordering_run(field: Field) -> str:
         rates: list[float] = []
         for run in range(ORDERED_RUNS):
             users = [f"{field.user(number)}-{run}" for number in range(8)]
-            flooded = await _flood(field, bridge, users, events=150, threads=8, burst=150)
-            rates.append(flooded.rate)
+            loaded = await _load(field, bridge, users, events=150, threads=8, burst=150)
+            rates.append(loaded.rate)
         rate = quantile(rates, 0.5)
         field.figure("ordering_rate", rate, "events/s", better=Better.HIGHER)
         field.expect_speed(rate >= 38_245, f"the median is {rate:,.0f}/s")
@@ -185,11 +185,11 @@ async def memory_and_cpu(field: Field) -> str:
         process = psutil.Process(bridge.pid)
         users = field.some_users(20)
         events = int(seconds / 2 * 50)
-        await _flood(field, bridge, [f"{user_id}-warm" for user_id in users], events=25, pause=0.02)
+        await _load(field, bridge, [f"{user_id}-warm" for user_id in users], events=25, rate=50)
         looks = [await _look(bridge, process)]
         for half in ("first", "second"):
             named = [f"{user_id}-{half}" for user_id in users]
-            await _flood(field, bridge, named, events=events, pause=0.02)
+            await _load(field, bridge, named, events=events, rate=50)
             looks.append(await _look(bridge, process))
         return _judge_looks(field, looks, events * len(users))
 
