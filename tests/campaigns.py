@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -12,7 +12,7 @@ from catenary import WebSocketBridgeFactory
 from catenary.validate.bridges import ServedBridge
 from catenary.validate.campaign import ask, missing_here
 from catenary.validate.field import Field
-from catenary.validate.rows import Need, Row, Scale, Suite
+from catenary.validate.rows import Row, Scale, Suite
 
 SEED = "20261125"
 MEMORY = "memory"
@@ -25,7 +25,8 @@ def rows(*suites: Suite, but: str | None = None, only: str | None = None) -> lis
         pytest.param(row, id=row.slug, marks=pytest.mark.timeout(row.timeout + 20))
         for suite in suites
         for row in suite.rows
-        if (only is None or row.name.startswith(only)) and (but is None or not row.name.startswith(but))
+        if (only is None or row.name.startswith(only))
+        and (but is None or not row.name.startswith(but))
     ]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
+from itertools import pairwise
 from typing import Any
 
 import msgspec
@@ -24,6 +25,7 @@ def assert_complete(
     Args:
         events: As :class:`catenary.client.Client` or ``factory.events`` brings
             them, or the dicts of the wire.
+        runs: How many runs there must be, if that is known.
 
     Raises:
         AssertionError: With everything that does not hold.
@@ -42,7 +44,7 @@ def _as_event(event: WebSocketEvent | Mapping[str, Any]) -> WebSocketEvent:
 
 
 def _order_problems(events: list[WebSocketEvent]) -> Iterator[str]:
-    for before, event in zip(events, events[1:], strict=False):
+    for before, event in pairwise(events):
         first = event.from_seq or event.seq
         if event.position.epoch != before.position.epoch:
             yield f"{event.id} follows {before.id}: another epoch, and what lies between is lost"

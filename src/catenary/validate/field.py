@@ -41,7 +41,7 @@ class Field:
         self.bridge = bridge
         self.scale = scale
         self.seed = f"{seed} {row.slug}"
-        self.random = Random(self.seed)
+        self.random = Random(self.seed)  # noqa: S311 - it can be repeated by its seed
         self.log = log
         """The URL of the log that further bridges of this row get."""
         self._prefix = f"{prefix}{row.slug}"

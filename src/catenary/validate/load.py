@@ -102,7 +102,7 @@ class LoadGenerator:
     def _run(self, index: int) -> None:
         load = self.load
         users = load.users[index :: load.threads]
-        random = Random(f"{load.seed} {index}")
+        random = Random(f"{load.seed} {index}")  # noqa: S311 - it can be repeated by its seed
         pause = 0.0 if load.rate is None else load.burst / load.rate
         due = time.perf_counter()
         try:

@@ -79,7 +79,7 @@ class BridgeProcess(RemoteBridge):
         try:
             async with asyncio.timeout(timeout):
                 await self._listening.wait()
-                while not await self.is_ready():
+                while not await self.is_ready():  # noqa: ASYNC110 - another process tells nobody
                     await asyncio.sleep(0.02)
         except TimeoutError:
             raise ValidationFailed(

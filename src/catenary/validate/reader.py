@@ -75,7 +75,7 @@ class Reader:
         self._after = after
         self._query = [*query, *(("thread_id", thread_id) for thread_id in thread_ids)]
         self._ssl = ssl
-        self._random = Random(f"{seed} {self.name}")
+        self._random = Random(f"{seed} {self.name}")  # noqa: S311 - it only spreads attempts
         self._task: asyncio.Task[None] | None = None
         self._waiting: list[tuple[Callable[[], object], asyncio.Future[None]]] = []
         self._interval = 15.0
@@ -150,6 +150,16 @@ class Reader:
                 f"{self.attempts} attempts, statuses {self.statuses[-3:]}, "
                 f"close codes {self.close_codes[-3:]}"
             ) from None
+
+    async def until_events(self, count: int, *, timeout: float = 10.0) -> None:
+        """Wait until it has so many events. Raises as :meth:`until`."""
+        await self.until(
+            lambda: len(self.arrivals) >= count, timeout=timeout, what=f"given {count} events"
+        )
+
+    async def until_greeted(self) -> None:
+        """Wait for the server's first message. Raises as :meth:`until`."""
+        await self.until(lambda: self.connected, what="greeted")
 
     def _changed(self) -> None:
         still = []

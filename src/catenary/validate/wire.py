@@ -76,12 +76,13 @@ class Wire(asyncio.Protocol):
             TimeoutError: If there is no answer within ``timeout`` seconds.
         """
         parts = urlsplit(url)
+        host, port = parts.hostname or "", parts.port or PORTS[parts.scheme]
         loop = asyncio.get_running_loop()
         async with asyncio.timeout(timeout):
             transport, wire = await loop.create_connection(
                 lambda: cls(url, on_messages, token=token, subprotocol=subprotocol),
-                parts.hostname,
-                parts.port or PORTS[parts.scheme],
+                host,
+                port,
                 ssl=ssl if parts.scheme == "wss" else None,
             )
             try:

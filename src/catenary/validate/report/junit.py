@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from catenary.errors import ConfigError
 from catenary.validate.results import Outcome, Report, Verdict
 
@@ -15,7 +17,6 @@ def junit(report: Report) -> str:
     """
     try:
         from junitparser import JUnitXml, TestCase, TestSuite  # noqa: PLC0415 - an extra
-        from junitparser.junitparser import Failure, Skipped  # noqa: PLC0415
     except ImportError as error:
         raise ConfigError(
             "a report needs junitparser, jinja2 and plotly: pip install 'catenary[validate]'"
@@ -28,17 +29,18 @@ def junit(report: Report) -> str:
             if outcome.suite == name:
                 case = TestCase(outcome.row, f"catenary.validate.{name}", outcome.seconds)
                 case.system_out = f"asked: {outcome.asked}\nmeasured: {outcome.measured}"
-                result = _result(outcome, Failure, Skipped)
-                if result is not None:
-                    case.result = [result]
+                case.result = _results(outcome)
                 suite.add_testcase(case)
         document.add_testsuite(suite)
     document.update_statistics()
-    return str(document.tostring().decode())
+    text: bytes = document.tostring()
+    return text.decode()
 
 
-def _result(outcome: Outcome, failure: type, skipped: type) -> object | None:
-    text = "; ".join([*outcome.faults, *outcome.slow])
+def _results(outcome: Outcome) -> list[Any]:
+    from junitparser.junitparser import Failure, Skipped  # noqa: PLC0415
+
     if outcome.verdict is Verdict.HOLDS:
-        return None
-    return (failure if outcome.verdict is Verdict.FALLS_SHORT else skipped)(text)
+        return []
+    text = "; ".join([*outcome.faults, *outcome.slow])
+    return [Failure(text) if outcome.verdict is Verdict.FALLS_SHORT else Skipped(text)]

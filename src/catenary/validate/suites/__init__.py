@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from catenary.validate.rows import Suite
-from catenary.validate.suites import adversaries
+from catenary.validate.suites import adversaries  # noqa: F401 - it adds its rows to isolation
 from catenary.validate.suites.chat import chat
 from catenary.validate.suites.concurrency import concurrency
 from catenary.validate.suites.constructor import constructor

@@ -7,16 +7,19 @@ import gc
 from collections import deque
 from collections.abc import Iterator, Mapping
 from types import FrameType, FunctionType, ModuleType
-from typing import Any
 
 from catenary.auth import Identity
 from catenary.client.messages import ErrorAnswer
+from catenary.emitter import UserWebSocketEmitter
+from catenary.inbound import Message
 from catenary.validate.agents import five_events
 from catenary.validate.audience import Audience
+from catenary.validate.bridges import ServedBridge
 from catenary.validate.field import Field
 from catenary.validate.reader import Reader
 from catenary.validate.rows import Need
-from catenary.validate.suites.isolation import ends_of, expect_own, isolation, markers_of
+from catenary.validate.suites.expectations import ends_of, expect_own, markers_of, until_ended
+from catenary.validate.suites.isolation import isolation
 
 
 async def _secret_of_b(field: Field, audience: Audience) -> tuple[str, str, Reader]:
@@ -70,21 +73,19 @@ async def anothers_run(field: Field) -> str:
     async with field.audience() as audience:
         a, b = field.some_users(2)
         mine, theirs = await audience.join([a, b])
-        async with field.own.emitter(b).run(run_id=f"{b}-run") as run:
+        run = field.own.emitter(b).run(run_id=f"{b}-run")
+        async with run, field.bridge.http(field.bridge.token(a)) as http:
             answer = await mine.ask({"type": "cancel_run", "id": "1", "run_id": run.run_id})
-            async with field.bridge.http(field.bridge.token(a)) as http:
-                path = f"/api/runs/{run.run_id}/cancel"
-                response = await http.post(path, json={})
-            is_cancelled = run.cancelled
-        code = answer.code if isinstance(answer, ErrorAnswer) else "ack"
-        field.expect(code == "not_found", f"the wire answered {code}")
-        field.expect(response.status_code == 404, f"HTTP answered {response.status_code}")
-        field.expect(not is_cancelled, "the run was cancelled by another user")
-        await theirs.until(lambda: ends_of(theirs), what="told of the end")
+            code = answer.code if isinstance(answer, ErrorAnswer) else "ack"
+            field.expect(code == "not_found", f"the wire answered {code}")
+            status = (await http.post(f"/api/runs/{run.run_id}/cancel", json={})).status_code
+            field.expect(status == 404, f"HTTP answered {status}")
+            field.expect(not run.cancelled, "the run was cancelled by another user")
+        await until_ended(theirs, 1)
         field.expect(
             ends_of(theirs) == ["agent_completed"], f"the run ended with {ends_of(theirs)}"
         )
-        return f"{code} on the wire, {response.status_code} over HTTP; the run completed"
+        return "not_found on the wire, 404 over HTTP; the run completed"
 
 
 @isolation.row(
@@ -93,7 +94,7 @@ async def anothers_run(field: Field) -> str:
 )
 async def anothers_connection_id(field: Field) -> str:
     async with field.audience() as audience:
-        a, b, theirs = await _secret_of_b(field, audience)
+        a, _, theirs = await _secret_of_b(field, audience)
         assert theirs.connected is not None
         connection_id = theirs.connected.connection_id
         before = len(theirs.answers)
@@ -271,11 +272,11 @@ async def a_thread_over_http(field: Field) -> str:
         return f"another's: {statuses[0]}, none: {statuses[1]}, own: {statuses[2]}"
 
 
-def _count_messages(bridge: Any) -> list[str | None]:
+def _count_messages(bridge: ServedBridge) -> list[str | None]:
     started: list[str | None] = []
 
     @bridge.factory.on_message("validate.ask")
-    async def handle(message: Any, emitter: Any) -> None:  # noqa: ARG001 - a handler's form
+    async def handle(message: Message, emitter: UserWebSocketEmitter) -> None:  # noqa: ARG001 - a handler's form
         started.append(message.thread_id)
 
     return started
@@ -297,7 +298,7 @@ async def memory(field: Field) -> str:
             async with bridge.emitter(user_id, thread_id=f"{user_id}-thread").run() as run:
                 await five_events(run, f"{user_id} secret")
         for reader in readers:
-            await reader.until(lambda r=reader: ends_of(r), what="told of the end")
+            await until_ended(reader, 1)
         emitter = bridge.emitter(b)
         connections = list(bridge.factory.manager._by_user[b])
         seen = list(_reachable([emitter, emitter.context, emitter.stream, *connections], shared))

@@ -18,7 +18,7 @@ from catenary.validate.field import Field
 from catenary.validate.processes import BridgeProcess
 from catenary.validate.reader import Reader
 from catenary.validate.rows import Need, Suite
-from catenary.validate.suites.multi_agent import expect_grammar, until_ended
+from catenary.validate.suites.expectations import expect_grammar, until_ended
 
 chat = Suite("chat", "A question is handled once, and its answer comes back whole.")
 
@@ -170,7 +170,7 @@ async def through_a_reconnect(field: Field) -> str:
         async with field.own.emitter(field.user()).run(agent_name="talker", run_id="run_1") as run:
             talking = asyncio.create_task(talkative(run, 300, 0.002))
             for words in (50, 120, 200):
-                await reader.until(lambda w=words: len(reader.arrivals) > w, what="on its way")
+                await reader.until_events(words)
                 reader.cut()
             await talking
         await until_ended(reader, 1)
@@ -188,24 +188,27 @@ async def through_a_reconnect(field: Field) -> str:
     needs=(Need.PROCESS,),
 )
 async def history_after_a_restart(field: Field) -> str:
-    async with field.log_file() as log, BridgeProcess.on_a_free_port(log=log) as bridge:
-        async with field.audience(bridge) as audience:
-            (reader,) = await audience.join(field.some_users(1))
-            wish = {"agent": "five_events", "arguments": ["bridges"], "runs": 20}
-            await reader.ask({"type": "validate.run", "id": "1", "data": wish})
-            await until_ended(reader, 20)
-            await bridge.stop()
-            await bridge.start()
-            (late,) = await audience.join([field.user()], name="after the restart")
-            await until_ended(late, 20)
-            before = [arrival.event.id for arrival in reader.arrivals]
-            after = [arrival.event.id for arrival in late.arrivals]
-            field.expect(before == after, "the history differs from what was seen before")
-            expect_grammar(field, late)
-            async with bridge.http(bridge.token(field.user())) as http:
-                runs = (await http.get(f"/api/users/{field.user()}/runs")).json()["runs"]
-            field.expect(len(runs) == 20, f"{len(runs)} of 20 runs over HTTP")
-            return f"{len(after)} of 100 events and {len(runs)} runs after the restart"
+    async with (
+        field.log_file() as log,
+        BridgeProcess.on_a_free_port(log=log) as bridge,
+        field.audience(bridge) as audience,
+    ):
+        (reader,) = await audience.join(field.some_users(1))
+        wish = {"agent": "five_events", "arguments": ["bridges"], "runs": 20}
+        await reader.ask({"type": "validate.run", "id": "1", "data": wish})
+        await until_ended(reader, 20)
+        await bridge.stop()
+        await bridge.start()
+        (late,) = await audience.join([field.user()], name="after the restart")
+        await until_ended(late, 20)
+        before = [arrival.event.id for arrival in reader.arrivals]
+        after = [arrival.event.id for arrival in late.arrivals]
+        field.expect(before == after, "the history differs from what was seen before")
+        expect_grammar(field, late)
+        async with bridge.http(bridge.token(field.user())) as http:
+            runs = (await http.get(f"/api/users/{field.user()}/runs")).json()["runs"]
+        field.expect(len(runs) == 20, f"{len(runs)} of 20 runs over HTTP")
+        return f"{len(after)} of 100 events and {len(runs)} runs after the restart"
 
 
 @chat.row(

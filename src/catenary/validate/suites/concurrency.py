@@ -10,7 +10,7 @@ from catenary.validate.audience import Audience
 from catenary.validate.crowd import crowd, together
 from catenary.validate.field import Field
 from catenary.validate.rows import Need, Suite
-from catenary.validate.suites.isolation import ends_of
+from catenary.validate.suites.expectations import until_ended
 
 concurrency = Suite("concurrency", "Everything at once changes nothing for anybody.")
 
@@ -26,7 +26,7 @@ async def _sessions(field: Field, count: int) -> str:
 
         await together(work(user_id) for user_id in users)
         for reader in readers:
-            await reader.until(lambda r=reader: ends_of(r), what="told of the end")
+            await until_ended(reader, 1)
             types = tuple(arrival.event.type for arrival in reader.arrivals)
             field.expect(types == FIVE_EVENTS, f"{reader.name} received {types}")
         field.judge(audience)

@@ -11,24 +11,10 @@ from catenary.validate.agents import five_events
 from catenary.validate.audience import Audience
 from catenary.validate.crowd import crowd, together
 from catenary.validate.field import Field
-from catenary.validate.reader import Reader
 from catenary.validate.rows import Need, Suite
+from catenary.validate.suites.expectations import ends_of, expect_own, until_ended
 
 isolation = Suite("isolation", "What is for one user reaches that user and nobody else.")
-
-
-def markers_of(reader: Reader) -> list[str]:
-    return [str(arrival.event.data.get("marker")) for arrival in reader.arrivals]
-
-
-def expect_own(field: Field, reader: Reader, expected: int) -> None:
-    """Each marker begins with the user's id, so that a foreign one shows."""
-    foreign = [
-        marker for marker in markers_of(reader) if not marker.startswith(f"{reader.user_id} ")
-    ]
-    field.expect(not foreign, f"{reader.name} received {foreign[:3]}")
-    got = len(reader.arrivals)
-    field.expect(got == expected, f"{reader.name} received {got} of {expected} events")
 
 
 @isolation.row(
@@ -135,21 +121,13 @@ async def a_context_is_gone(field: Field) -> str:
         for emitter, user_id in zip(emitters[1:], users[1:], strict=True):
             async with emitter.run(agent_name="other") as run:
                 await five_events(run, user_id)
-        await together(
-            reader.until(lambda r=reader: ends_of(r) == ["agent_completed"], what="at the end")
-            for reader in readers[1:]
-        )
-        await readers[0].until(lambda: ends_of(readers[0]), what="told of the end")
+        await together(until_ended(reader, 1) for reader in readers[1:])
+        await until_ended(readers[0], 1)
         field.judge(audience)
         field.expect(
             ends_of(readers[0]) == ["agent_cancelled"], f"it ended with {ends_of(readers[0])}"
         )
         return f"one run cancelled, {len(readers) - 1} others completed"
-
-
-def ends_of(reader: Reader) -> list[str]:
-    ends = {"agent_completed", "agent_error", "agent_cancelled"}
-    return [arrival.event.type for arrival in reader.arrivals if arrival.event.type in ends]
 
 
 @isolation.row(

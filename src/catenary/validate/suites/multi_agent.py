@@ -5,10 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections import defaultdict
 
 from catenary.errors import RunCancelled, RunFailed
-from catenary.events import RUN_ENDS
 from catenary.runs import Run
 from catenary.validate.agents import FIVE_EVENTS, five_events, in_a_thread, talkative
 from catenary.validate.crowd import together
@@ -16,38 +14,9 @@ from catenary.validate.field import Field
 from catenary.validate.processes import BridgeProcess
 from catenary.validate.reader import Reader
 from catenary.validate.rows import Need, Suite
+from catenary.validate.suites.expectations import events_by_run, expect_grammar, until_ended
 
 multi_agent = Suite("multi-agent", "Every run has one start and one end, whatever becomes of it.")
-
-
-def events_by_run(reader: Reader) -> dict[str, list[str]]:
-    """Return the types of each run's events, in order."""
-    runs: defaultdict[str, list[str]] = defaultdict(list)
-    for arrival in reader.arrivals:
-        if arrival.event.run_id is not None:
-            runs[arrival.event.run_id].append(arrival.event.type)
-    return runs
-
-
-def expect_grammar(field: Field, reader: Reader) -> dict[str, list[str]]:
-    """Expect of every run one start, first, and one end, last."""
-    runs = events_by_run(reader)
-    for run_id, types in runs.items():
-        ends = [type_ for type_ in types if type_ in RUN_ENDS]
-        field.expect(types[0] == "agent_started", f"run {run_id} begins with {types[0]}")
-        field.expect(types.count("agent_started") == 1, f"run {run_id} starts more than once")
-        field.expect(len(ends) == 1, f"run {run_id} has the ends {ends}")
-        field.expect(types[-1] in RUN_ENDS, f"run {run_id} goes on after its end: {types[-3:]}")
-    return runs
-
-
-async def until_ended(reader: Reader, runs: int, *, timeout: float = 15.0) -> None:
-    """Wait until so many runs have ended for a reader."""
-
-    def ended() -> bool:
-        return sum(arrival.event.type in RUN_ENDS for arrival in reader.arrivals) >= runs
-
-    await reader.until(ended, timeout=timeout, what=f"told of {runs} ends")
 
 
 async def _crowd_of_agents(field: Field, users: int, agents: int) -> str:
@@ -267,31 +236,34 @@ async def synchronous_agents(field: Field) -> str:
     needs=(Need.PROCESS,),
 )
 async def a_process_that_is_killed(field: Field) -> str:
-    async with field.log_file() as log, BridgeProcess.on_a_free_port(log=log) as bridge:
-        async with field.audience(bridge) as audience:
-            (reader,) = await audience.join(field.some_users(1))
-            await reader.ask(
+    async with (
+        field.log_file() as log,
+        BridgeProcess.on_a_free_port(log=log) as bridge,
+        field.audience(bridge) as audience,
+    ):
+        (reader,) = await audience.join(field.some_users(1))
+        await reader.ask(
                 {
                     "type": "validate.run", "id": "1",
                     "data": {"agent": "talkative", "arguments": [100_000, 0.005], "runs": 4},
                 }
             )  # fmt: skip
-            await reader.until(lambda: len(reader.arrivals) >= 40, what="told of 40 events")
-            await bridge.kill()
-            field.happened("the process is killed")
-            await bridge.start()
-            field.happened("the process is ready again")
-            await until_ended(reader, 4)
-            await reader.until(lambda: reader.is_live, what="live again")
-            runs = expect_grammar(field, reader)
-            codes = {
-                arrival.event.data.get("code")
-                for arrival in reader.arrivals
-                if arrival.event.type == "agent_error"
-            }
-            field.expect(len(runs) == 4, f"{len(runs)} of 4 runs")
-            field.expect(codes == {"producer_lost"}, f"the ends say {codes}")
-            field.judge(audience)
-            field.tracks(audience)
-            back = max(reader.reconnects, default=0.0)
-            return f"{len(runs)} runs ended with producer_lost; live again after {back:.2f} s"
+        await reader.until_events(40)
+        await bridge.kill()
+        field.happened("the process is killed")
+        await bridge.start()
+        field.happened("the process is ready again")
+        await until_ended(reader, 4)
+        await reader.until(lambda: reader.is_live, what="live again")
+        runs = expect_grammar(field, reader)
+        codes = {
+            arrival.event.data.get("code")
+            for arrival in reader.arrivals
+            if arrival.event.type == "agent_error"
+        }
+        field.expect(len(runs) == 4, f"{len(runs)} of 4 runs")
+        field.expect(codes == {"producer_lost"}, f"the ends say {codes}")
+        field.judge(audience)
+        field.tracks(audience)
+        back = max(reader.reconnects, default=0.0)
+        return f"{len(runs)} runs ended with producer_lost; live again after {back:.2f} s"

@@ -3,29 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from collections import defaultdict
 
 from catenary.validate.audience import Audience
 from catenary.validate.checker import Fault, OrderingChecker
 from catenary.validate.crowd import crowd
 from catenary.validate.field import Field
-from catenary.validate.reader import Reader
 from catenary.validate.rows import Suite
+from catenary.validate.suites.expectations import expect_senders_order
 from catenary.validate.suites.planted import PLANTS, plant
 
 ordering = Suite("ordering", "Every reader sees one order, and in it that of each sender.")
-
-
-def expect_senders_order(field: Field, reader: Reader, each: int) -> None:
-    """Markers are ``sender-number``; each sender's numbers must be 0, 1, 2, …"""
-    numbers: defaultdict[str, list[int]] = defaultdict(list)
-    for arrival in reader.arrivals:
-        sender, _, number = str(arrival.event.data["marker"]).rpartition("-")
-        numbers[sender].append(int(number))
-    for sender, got in numbers.items():
-        field.expect(
-            got == list(range(each)), f"{reader.name}: sender {sender} came as {got[:20]}…"
-        )
 
 
 def _emit_numbered(audience: Audience, user_id: str, sender: object, count: int) -> None:
@@ -162,7 +149,7 @@ async def one_thread_of_the_user(field: Field) -> str:
                 audience.emit(field.user(), f"{number}-{message}", thread_id=threads[number])
 
         await crowd(3, emit)
-        await reader.until(lambda: len(reader.arrivals) >= 30, what="told of its 30 events")
+        await reader.until_events(30)
         seqs = [arrival.event.seq for arrival in reader.arrivals]
         seen = {arrival.event.thread_id for arrival in reader.arrivals}
         field.expect(seen == {threads[1]}, f"it saw the threads {seen}")

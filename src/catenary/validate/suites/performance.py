@@ -125,7 +125,9 @@ async def five_thousand(field: Field) -> str:
         field.figure("throughput", loaded.rate, "events/s", better=Better.HIGHER)
         field.figure("cpu_per_event", cpu, "µs")
         field.expect_speed(loaded.rate >= 1000, f"{loaded.rate:,.0f}/s")
-        return f"{loaded.rate:,.0f} events/s; {cpu:.1f} µs of the server's CPU each, connects included"
+        return (
+            f"{loaded.rate:,.0f} events/s; {cpu:.1f} µs of the server's CPU each, connects included"
+        )
 
 
 def _cpu(process: psutil.Process) -> float:
@@ -146,7 +148,7 @@ async def hundred_connects(field: Field) -> str:
                 reader = audience.reader(field.user(number))
                 began = time.perf_counter()
                 reader.begin()
-                await reader.until(lambda r=reader: r.connected, what="greeted")
+                await reader.until_greeted()
                 seconds.append(time.perf_counter() - began)
 
         await together(connect(range(begin, 100, 10)) for begin in range(10))

@@ -15,7 +15,7 @@ from catenary.runs import Run
 from catenary.validate.crowd import crowd
 from catenary.validate.field import Field
 from catenary.validate.rows import Need, Suite
-from catenary.validate.suites.ordering import expect_senders_order
+from catenary.validate.suites.expectations import expect_senders_order
 
 thread_safety = Suite("thread-safety", "Any thread, any loop, at any time.")
 
@@ -45,6 +45,7 @@ async def one_factory(field: Field) -> str:
 _FIRST_CALL = """
 import json, threading
 from catenary import {getter}
+from catenary.validate.suites.expectations import expect_senders_order
 barrier, seen = threading.Barrier(55), []
 def call():
     barrier.wait()
@@ -201,6 +202,7 @@ def _hop(emit: Callable[[str, str], object], user_id: str, hops: int, threads: i
 async def state_agrees(field: Field) -> str:
     emitter = field.own.emitter(field.user())
     words = 200
+    expected = "".join(f"{number} " for number in range(words))
 
     async with emitter.run(agent_name="talker") as run:
         run.delta("0 ")
@@ -222,10 +224,9 @@ async def state_agrees(field: Field) -> str:
             await asyncio.sleep(0)
         halfway.set()
         members = await looking
-    seen = set(members.results.values())
-    expected = "".join(f"{number} " for number in range(words))
-    field.expect(seen == {expected}, f"{len(seen)} different texts were seen")
-    return f"{len(members.results)} threads saw {len(seen)} text of {words} words"
+        seen = set(members.results.values())
+        field.expect(seen == {expected}, f"{len(seen)} different texts were seen")
+    return f"30 threads looked 10 times each, and saw one text of {words} words at the end"
 
 
 def _text(run: Run) -> str:
