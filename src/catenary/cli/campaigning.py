@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections import Counter
 from collections.abc import Sequence
 
@@ -85,6 +86,8 @@ class _Board:
 
 def show_campaign(console: Console, campaign: Campaign) -> Report:
     """Run a campaign, show how it goes, and say what it found."""
+    # What breaks here is broken on purpose; the rows say what matters of it.
+    logging.getLogger("catenary").addHandler(logging.NullHandler())
     console.print(f"Seed {campaign.seed}, {campaign.scale} campaign, {len(campaign.rows)} rows")
     board = _Board(campaign.rows)
     with Live(board, console=console, refresh_per_second=8) as live:

@@ -14,6 +14,7 @@ from catenary.events import WebSocketEvent
 from catenary.position import Position
 from catenary.validate.bridges import Bridge, Sent
 from catenary.validate.checker import OrderingChecker, Problem
+from catenary.validate.follower import Follower
 from catenary.validate.reader import Arrival, Reader
 
 NOTE_TYPE = "validate.note"
@@ -32,6 +33,7 @@ class Audience:
         self.bridge = bridge
         self.checker = OrderingChecker()
         self.readers: list[Reader] = []
+        self.followers: list[Follower] = []
         self._seed = seed
         self._lock = threading.Lock()
         self._sent: list[tuple[str, Sent, str | None]] = []
@@ -47,7 +49,7 @@ class Audience:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        await asyncio.gather(*(reader.stop() for reader in self.readers))
+        await asyncio.gather(*(one.stop() for one in (*self.readers, *self.followers)))
 
     # Readers
 
@@ -95,6 +97,24 @@ class Audience:
         readers = [self.reader(user_id, **options) for user_id in user_ids]
         await asyncio.gather(*(reader.start() for reader in readers))
         return readers
+
+    async def follow(self, user_ids: Iterable[str], *, url: str | None = None) -> list[Follower]:
+        """Add a client of the product for each of these users, and wait until all are live."""
+        followers = [self._follower(user_id, url) for user_id in user_ids]
+        await asyncio.gather(*(follower.start() for follower in followers))
+        return followers
+
+    def _follower(self, user_id: str, url: str | None) -> Follower:
+        follower = Follower(
+            url or self.bridge.websocket_url,
+            user_id,
+            self.checker,
+            token=lambda: self.bridge.token(user_id),
+            name=f"{user_id} client {len(self.followers) + 1}",
+            ssl=self.bridge.ssl,
+        )
+        self.followers.append(follower)
+        return follower
 
     # What was emitted
 
@@ -145,6 +165,10 @@ class Audience:
                     timeout=max(0.1, deadline - time.perf_counter()),
                     what=f"at {head}",
                 )
+        for follower in self.followers:
+            head = self._heads.get(follower.user_id)
+            if head is not None:
+                await follower.until_at(head, timeout=max(0.1, deadline - time.perf_counter()))
 
     def _collect(self, timeout: float) -> None:
         with self._lock:
@@ -174,7 +198,8 @@ class Audience:
     @property
     def events_received(self) -> int:
         """How many events all readers have."""
-        return sum(len(reader.arrivals) for reader in self.readers)
+        seen = sum(len(reader.arrivals) for reader in self.readers)
+        return seen + sum(follower.events for follower in self.followers)
 
     def latencies(self, readers: Sequence[Reader] | None = None) -> list[float]:
         """Return for each note from its emission to its receipt, in seconds."""

@@ -51,7 +51,9 @@ class Reader:
         arrivals: The events, in the order in which they came.
         gaps: The gaps that were told.
         answers: The control messages that answered something of ours.
-        reconnects: For each break how many seconds it took to be live again.
+        absences: For each loss of a live connection, the seconds until it was live again.
+        reconnects: The same, counted from the last connection or attempt that broke: what
+            server and reader need once the network lets them.
         faults: What no server may send, in words.
     """
 
@@ -80,6 +82,7 @@ class Reader:
         self._waiting: list[tuple[Callable[[], object], asyncio.Future[None]]] = []
         self._interval = 15.0
         self._lost_at: float | None = None
+        self._broke_at = 0.0
         self._stays_away = False
         self.wire: Wire | None = None
         self.place: Position | None = None
@@ -92,6 +95,7 @@ class Reader:
         self.arrivals: list[Arrival] = []
         self.gaps: list[GapNotice] = []
         self.answers: list[Control] = []
+        self.absences: list[float] = []
         self.reconnects: list[float] = []
         self.close_codes: list[int | None] = []
         """The code of each connection's close frame; None for one that broke."""
@@ -249,6 +253,7 @@ class Reader:
                 self._address(), self._received, timeout=ATTEMPT_SECONDS, ssl=self._ssl, token=token
             )
         except (OSError, TimeoutError):
+            self._broke_at = time.perf_counter()
             self.statuses.append(0)
             self._changed()
             return False
@@ -276,8 +281,9 @@ class Reader:
             await asyncio.wait([wire.ended], timeout=self._interval / 2)
 
     def _note_end(self, wire: Wire) -> None:
+        self._broke_at = wire.ended_at or time.perf_counter()
         if self.is_live or self._lost_at is None:
-            self._lost_at = wire.ended_at or time.perf_counter()
+            self._lost_at = self._broke_at
         self.is_live = False
         self.wire = None if wire.ended.done() else self.wire
         self.close_codes.append(wire.close_code)
@@ -336,5 +342,6 @@ class Reader:
         self.is_live = True
         self.lives += 1
         if self._lost_at is not None:
-            self.reconnects.append(at - self._lost_at)
+            self.absences.append(at - self._lost_at)
+            self.reconnects.append(at - self._broke_at)
             self._lost_at = None

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from catenary.validate.rows import Suite
 from catenary.validate.suites import adversaries  # noqa: F401 - it adds its rows to isolation
+from catenary.validate.suites.chaos import chaos
 from catenary.validate.suites.chat import chat
 from catenary.validate.suites.concurrency import concurrency
 from catenary.validate.suites.constructor import constructor
 from catenary.validate.suites.heartbeat import heartbeat
 from catenary.validate.suites.isolation import isolation
 from catenary.validate.suites.lifecycle import lifecycle
+from catenary.validate.suites.mobile import mobile
 from catenary.validate.suites.multi_agent import multi_agent
 from catenary.validate.suites.ordering import ordering
 from catenary.validate.suites.performance import performance
@@ -21,6 +23,7 @@ SUITES: tuple[Suite, ...] = (
     concurrency,
     thread_safety,
     ordering,
+    chaos,
     performance,
     chat,
     multi_agent,
@@ -28,4 +31,5 @@ SUITES: tuple[Suite, ...] = (
     heartbeat,
     lifecycle,
     constructor,
+    mobile,
 )
