@@ -128,6 +128,10 @@ class WebSocketManager:
         """How many connections are open."""
         return sum(map(len, list(self._by_user.values())))
 
+    def open_connections(self) -> list[Connection]:
+        """Return the connections themselves; each is for its own loop."""
+        return list(self._all())
+
     def connections(self, user_id: str | None = None) -> list[ConnectionInfo]:
         """Return what is known of a user's connections here, or of all."""
         chosen = self._all() if user_id is None else list(self._by_user.get(user_id, ()))

@@ -224,6 +224,10 @@ class EventLog(Accepting):
     # Keeping
 
     @abc.abstractmethod
+    def streams(self) -> list[Stream]:
+        """Return the streams that are in use in this process."""
+
+    @abc.abstractmethod
     def _held_streams(self) -> list[Stream]:
         """Return at least the streams with runs that this process holds open."""
 

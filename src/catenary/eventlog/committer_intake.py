@@ -81,6 +81,10 @@ class IntakeLog(EventLog):
                     self._streams[log_id] = stream
         return stream
 
+    def streams(self) -> list[Stream]:
+        """Return the streams that somebody here refers to."""
+        return list(self._streams.values())
+
     def _held_streams(self) -> list[Stream]:
         return list(self._busy.values())
 
