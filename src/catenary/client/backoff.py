@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from random import Random
 
-
 EASED_WAITS = 2
 
 

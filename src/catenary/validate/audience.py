@@ -15,7 +15,8 @@ from catenary.position import Position
 from catenary.validate.bridges import Bridge, Sent
 from catenary.validate.checker import OrderingChecker, Problem
 from catenary.validate.follower import Follower
-from catenary.validate.reader import Arrival, Reader
+from catenary.validate.reader import Reader
+from catenary.validate.scoring.received import Received
 
 NOTE_TYPE = "validate.note"
 """The type of the events that a validation emits by itself."""
@@ -49,7 +50,10 @@ class Audience:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        await asyncio.gather(*(one.stop() for one in (*self.readers, *self.followers)))
+        await asyncio.gather(
+            *(reader.stop() for reader in self.readers),
+            *(follower.stop() for follower in self.followers),
+        )
 
     # Readers
 
@@ -84,7 +88,7 @@ class Audience:
         def begun(place: Position) -> None:
             checker.begin(name, reader.user_id, place)
 
-        def received(arrival: Arrival) -> None:
+        def received(arrival: Received) -> None:
             checker.received(name, arrival.event, arrival.event.user_id or reader.user_id)
 
         reader.on_begin, reader.on_event = begun, received

@@ -13,7 +13,7 @@ import ssl as ssl_module
 import time
 from collections.abc import Callable, Sequence
 from random import Random
-from typing import Any, NamedTuple
+from typing import Any
 from urllib.parse import urlencode
 
 import msgspec
@@ -22,6 +22,7 @@ from catenary.client.messages import Connected, Control, GapNotice, Live, decode
 from catenary.errors import ProtocolError, ValidationFailed
 from catenary.events import WebSocketEvent
 from catenary.position import Position
+from catenary.validate.scoring.received import Received
 from catenary.validate.wire import Wire
 
 ATTEMPT_SECONDS = 10.0
@@ -30,13 +31,6 @@ LAST_WAIT = 1.0
 FINAL_CODES = range(4500, 5000)
 FINAL_STATUSES = frozenset({400, 401, 403, 404, 426})
 SILENT_INTERVALS = 2.5
-
-
-class Arrival(NamedTuple):
-    """An event, and when it was received (``time.perf_counter()``)."""
-
-    event: WebSocketEvent
-    at: float
 
 
 class Reader:
@@ -92,7 +86,7 @@ class Reader:
         self.attempts = 0
         self.lives = 0
         """How often it was live."""
-        self.arrivals: list[Arrival] = []
+        self.arrivals: list[Received] = []
         self.gaps: list[GapNotice] = []
         self.answers: list[Control] = []
         self.absences: list[float] = []
@@ -103,7 +97,7 @@ class Reader:
         """The HTTP status of each attempt that was refused; 0 for no answer."""
         self.faults: list[str] = []
         self.on_begin: Callable[[Position], None] | None = None
-        self.on_event: Callable[[Arrival], None] | None = None
+        self.on_event: Callable[[Received], None] | None = None
         self.on_gap: Callable[[GapNotice], None] | None = None
 
     # Life
@@ -315,7 +309,7 @@ class Reader:
             self.answers.append(message)
 
     def _take(self, event: WebSocketEvent, at: float) -> None:
-        arrival = Arrival(event, at)
+        arrival = Received(event, at)
         self.arrivals.append(arrival)
         place = self.place
         if place is None or place.epoch != event.position.epoch or event.seq > place.seq:

@@ -11,7 +11,8 @@ from catenary.client.messages import decode_message
 from catenary.errors import ValidationFailed
 from catenary.events import WebSocketEvent
 from catenary.validate.bridges import Bridge
-from catenary.validate.reader import ATTEMPT_SECONDS, Arrival
+from catenary.validate.reader import ATTEMPT_SECONDS
+from catenary.validate.scoring.received import Received
 from catenary.validate.wire import Wire
 
 _EVENT = b'"seq":'
@@ -31,7 +32,7 @@ class Tap:
         self._batches: list[tuple[list[bytes], float]] = []
         self._wanted = 0
         self._there = asyncio.Event()
-        self._arrivals: list[Arrival] | None = None
+        self._arrivals: list[Received] | None = None
 
     @classmethod
     async def open(cls, bridge: Bridge, user_id: str) -> Self:
@@ -86,11 +87,11 @@ class Tap:
         """Close in order."""
         self.wire.leave()
 
-    def arrivals(self) -> list[Arrival]:
+    def arrivals(self) -> list[Received]:
         """Return the events so far, each with the time of its receipt."""
         if self._arrivals is None or len(self._arrivals) < self.events:
             self._arrivals = [
-                Arrival(event, at)
+                Received(event, at)
                 for messages, at in self._batches
                 for raw in messages
                 if isinstance(event := decode_message(raw), WebSocketEvent)

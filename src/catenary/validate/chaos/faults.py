@@ -56,6 +56,8 @@ class Faults(msgspec.Struct, frozen=True, kw_only=True):
     """For how long."""
     corrupt: float = 0.0
     """The probability that one byte of a chunk is altered."""
+    corrupt_after_bytes: int = 0
+    """Of each direction so many bytes go unharmed, such as those of a handshake."""
     cut: float = 0.0
     """The probability that a connection is cut, sooner or later."""
     half_open: float = 0.0
@@ -84,6 +86,8 @@ class Faults(msgspec.Struct, frozen=True, kw_only=True):
             value = getattr(self, name)
             if value is not None and not (_is_within(value, 0, _LONGEST) and value > 0):
                 self._refuse(name, "is more than 0, or None for no limit")
+        if not (isinstance(self.corrupt_after_bytes, int) and self.corrupt_after_bytes >= 0):
+            self._refuse("corrupt_after_bytes", "is a whole number of bytes, 0 or more")
         for name in _SIZES:
             value = getattr(self, name)
             if value is not None and not (isinstance(value, int) and value >= 1):

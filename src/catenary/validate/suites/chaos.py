@@ -4,10 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import time
-from asyncio import gather
 
 from catenary.validate.chaos import (
-    CALM, LEVELS, Action, ChaosProxy, Faults, Incident, random_cuts, rapid_cuts, together,
+    CALM,
+    LEVELS,
+    Action,
+    ChaosProxy,
+    Faults,
+    Incident,
+    random_cuts,
+    rapid_cuts,
+    together,
 )  # fmt: skip
 from catenary.validate.field import Field
 from catenary.validate.follower import Follower
@@ -24,11 +31,12 @@ PATIENCE = 25.0
 
 
 async def _through(field: Field, faults: Faults, *, certificate: Certificate | None = None) -> str:
-    """Talk through a network with faults, and wait until everybody has everything."""
+    """Talk through a network with faults; once it is calm, everybody must have everything."""
     events = field.pick(full=600, quick=120)
     users = field.pick(full=10, quick=4)
     async with network(field, faults, users=users, certificate=certificate) as through:
         await through.talk(events, 0.02)
+        through.proxy.apply(CALM)
         await through.audience.settle(timeout=PATIENCE)
         return judge_network(field, through)
 
@@ -272,5 +280,6 @@ async def all_together(field: Field) -> str:
         playing = asyncio.create_task(through.proxy.play(script))
         await through.talk(events, 0.03)
         await playing
+        through.proxy.apply(CALM)
         await through.audience.settle(timeout=60)
         return judge_network(field, through)

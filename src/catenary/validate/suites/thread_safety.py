@@ -16,6 +16,7 @@ from catenary.validate.crowd import crowd
 from catenary.validate.field import Field
 from catenary.validate.rows import Need, Suite
 from catenary.validate.suites.expectations import expect_senders_order
+from catenary.validate.threads import ThreadMonitor, ViolationKind
 
 thread_safety = Suite("thread-safety", "Any thread, any loop, at any time.")
 
@@ -46,6 +47,7 @@ _FIRST_CALL = """
 import json, threading
 from catenary import {getter}
 from catenary.validate.suites.expectations import expect_senders_order
+from catenary.validate.threads import ThreadMonitor, ViolationKind
 barrier, seen = threading.Barrier(55), []
 def call():
     barrier.wait()
@@ -227,6 +229,64 @@ async def state_agrees(field: Field) -> str:
         seen = set(members.results.values())
         field.expect(seen == {expected}, f"{len(seen)} different texts were seen")
     return f"30 threads looked 10 times each, and saw one text of {words} words at the end"
+
+
+@thread_safety.row(
+    "the monitor on a live bridge",
+    asked="30 threads emit for 5 watched users, under the monitor of threads: no violation; contention reported",
+    needs=(Need.OWN_BRIDGE,),
+)
+async def the_monitor_on_a_live_bridge(field: Field) -> str:
+    monitor = ThreadMonitor()
+    async with field.served() as bridge, field.audience(bridge) as audience:
+        users = field.some_users(5)
+        with monitor.watching(bridge.factory):
+            await audience.join(users)
+
+            def work(number: int) -> None:
+                for message in range(10):
+                    audience.emit(users[number % 5], f"{number}-{message}")
+
+            await crowd(30, work)
+            await audience.settle()
+        field.judge(audience)
+    field.blame(map(str, monitor.violations))
+    waited = sum(lock.waits for lock in monitor.contention())
+    taken = sum(lock.acquisitions for lock in monitor.contention())
+    longest = max(lock.longest for lock in monitor.contention())
+    field.figure("longest_wait", longest * 1000, "ms")
+    return (
+        f"{monitor.violation_count} violations; the log's lock was taken {taken} times, waited for "
+        f"{waited} times, {longest * 1000:.1f} ms at the longest"
+    )
+
+
+@thread_safety.row(
+    "the monitor finds what is planted",
+    asked="a guarded object used without its lock, a confined one on another thread, two threads in one section: each found with thread, place and time",
+)
+async def the_monitor_finds_what_is_planted(field: Field) -> str:
+    monitor = ThreadMonitor()
+    lock = monitor.lock(threading.Lock(), "planted")
+    guarded = monitor.guarded({"count": 0}, by=lock, name="guarded")
+    numbers: list[int] = []
+    confined = monitor.confined(numbers, to=threading.current_thread(), name="confined")
+    barrier = threading.Barrier(2)
+
+    def work(number: int) -> None:
+        guarded["count"] = number
+        confined.append(number)
+        with monitor.exclusive("section"):
+            barrier.wait(10)
+
+    await crowd(2, work, name="planted")
+    kinds = {violation.kind for violation in monitor.violations}
+    expected = {ViolationKind.UNGUARDED, ViolationKind.FOREIGN_THREAD, ViolationKind.TOGETHER}
+    field.expect(expected <= kinds, f"only {sorted(kinds)} were found")
+    for violation in monitor.violations:
+        is_told = violation.thread.startswith("planted-") and violation.place and violation.at
+        field.expect(is_told, f"{violation} does not say thread, place and time")
+    return f"{monitor.violation_count} violations found: {', '.join(sorted(kinds))}"
 
 
 def _text(run: Run) -> str:
