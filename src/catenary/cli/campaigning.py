@@ -45,7 +45,7 @@ class _Board:
         self._suites = list(dict.fromkeys(row.suite for row in rows))
         self._totals = Counter(row.suite for row in rows)
         self._counts: dict[str, Counter[Verdict]] = {suite: Counter() for suite in self._suites}
-        self._running: dict[str, str] = {}
+        self._running: dict[Row, None] = {}
         self._progress = Progress(
             BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("{task.description}")
         )
@@ -54,14 +54,14 @@ class _Board:
     def note(self, step: Step) -> None:
         row, outcome = step.row, step.outcome
         if outcome is None:
-            self._running = {row.suite: row.name}
+            self._running[row] = None
             self._progress.update(self._task, description=f"{row.suite}: {row.name}")
         else:
+            del self._running[row]
             self._counts[row.suite][outcome.verdict] += 1
             self._progress.advance(self._task)
 
     def finish(self) -> None:
-        self._running = {}
         self._progress.update(self._task, description="done")
 
     def __rich__(self) -> Group:
@@ -79,7 +79,7 @@ class _Board:
                 Text(str(counts[Verdict.HOLDS]), "green"),
                 Text(str(short) if short else "", "bold red"),
                 Text(str(counts[Verdict.LEFT_OUT] + counts[Verdict.WAITS] or ""), "yellow"),
-                Text(self._running.get(suite, ""), "dim"),
+                Text(", ".join(row.name for row in self._running if row.suite == suite), "dim"),
             )
         return Group(table, self._progress)
 
@@ -95,7 +95,7 @@ def show_campaign(console: Console, campaign: Campaign) -> Report:
         def tell(step: Step) -> None:
             board.note(step)
             if step.outcome is not None and _is_worth_a_line(console, step.outcome):
-                live.console.print(_line(step.outcome))
+                live.console.print(_line(step.outcome), soft_wrap=True)
 
         report = asyncio.run(campaign.run(tell))
         board.finish()

@@ -14,7 +14,7 @@ from catenary.factory import WebSocketBridgeFactory
 from catenary.validate.bridges import Bridge, RemoteBridge, ServedBridge
 from catenary.validate.field import FAULTS_SHOWN, Field
 from catenary.validate.results import Outcome, Report, Verdict
-from catenary.validate.rows import Need, Row, Scale, Suite
+from catenary.validate.rows import Need, Pace, Row, Scale, Suite
 from catenary.validate.surroundings import surroundings
 
 logger = logging.getLogger("catenary.validate")
@@ -23,12 +23,14 @@ FULL_PATIENCE = 10.0
 """How much longer than in a quick campaign a row may take in a full one."""
 
 
+PATIENT_AT_ONCE = 4
+"""How many rows that only wait are asked beside each other."""
+
+
 class Progress(NamedTuple):
-    """How far a campaign is: a row that begins (``outcome`` is None) or has ended."""
+    """A row of a campaign begins (``outcome`` is None) or has ended."""
 
     row: Row
-    number: int
-    total: int
     outcome: Outcome | None
 
 
@@ -106,13 +108,25 @@ class Campaign:
             await asyncio.to_thread(bridge.stop)
 
     async def _ask_all(self, bridge: Bridge, tell: Callable[[Progress], None]) -> list[Outcome]:
-        outcomes: list[Outcome] = []
-        for number, row in enumerate(self.rows, 1):
-            tell(Progress(row, number, len(self.rows), None))
-            outcome = await self._ask(row, bridge)
-            outcomes.append(outcome)
-            tell(Progress(row, number, len(self.rows), outcome))
-        return outcomes
+        """Ask the busy rows one after the other, then the patient ones a few at a time."""
+        outcomes: dict[Row, Outcome] = {}
+
+        async def one(row: Row) -> None:
+            tell(Progress(row, None))
+            outcome = outcomes[row] = await self._ask(row, bridge)
+            tell(Progress(row, outcome))
+
+        places = asyncio.Semaphore(PATIENT_AT_ONCE)
+
+        async def beside_others(row: Row) -> None:
+            async with places:
+                await one(row)
+
+        for row in self.rows:
+            if row.pace is Pace.BUSY:
+                await one(row)
+        await asyncio.gather(*(beside_others(row) for row in self.rows if row.pace is Pace.PATIENT))
+        return [outcomes[row] for row in self.rows]
 
     async def _ask(self, row: Row, bridge: Bridge) -> Outcome:
         missing = missing_here(row, bridge)

@@ -27,7 +27,7 @@ from catenary.validate.wire import Wire
 
 ATTEMPT_SECONDS = 10.0
 FIRST_WAIT = 0.1
-LAST_WAIT = 1.0
+LAST_WAIT = 0.5
 FINAL_CODES = range(4500, 5000)
 FINAL_STATUSES = frozenset({400, 401, 403, 404, 426})
 SILENT_INTERVALS = 2.5
@@ -38,7 +38,7 @@ class Reader:
     Reads one log from a place on, over as many connections as it takes.
 
     After a break it comes back after a random wait (at most 0.1 s the first
-    time, then up to 1 s), at its last place; a server that is silent for 2.5
+    time, then up to 0.5 s), at its last place; a server that is silent for 2.5
     of its heartbeat intervals is left. It belongs to one loop.
 
     Attributes:

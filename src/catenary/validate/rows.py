@@ -28,6 +28,15 @@ class Scale(enum.StrEnum):
     """Rows that take long are shortened: all of them within two minutes."""
 
 
+class Pace(enum.Enum):
+    """What a row does most of the time."""
+
+    BUSY = enum.auto()
+    """It works, or measures time: it is asked alone."""
+    PATIENT = enum.auto()
+    """It waits for a network, a clock or a silence: some are asked beside each other."""
+
+
 Check = Callable[["Field"], Awaitable[str]]
 """
 Asks a row of a bridge and returns what was measured, in words.
@@ -47,6 +56,7 @@ class Row(NamedTuple):
     needs: frozenset[Need]
     timeout: float
     """Seconds after which the row is given up, at the scale of a quick campaign."""
+    pace: Pace
     waits_for: str | None
     """The part of the product that does not exist yet; None if it can be asked."""
 
@@ -60,9 +70,10 @@ class Row(NamedTuple):
 class Suite:
     """Rows that belong together."""
 
-    def __init__(self, name: str, about: str) -> None:
+    def __init__(self, name: str, about: str, *, pace: Pace = Pace.BUSY) -> None:
         self.name = name
         self.about = about
+        self.pace = pace
         self.rows: list[Row] = []
 
     def row(
@@ -72,13 +83,23 @@ class Suite:
         asked: str,
         needs: tuple[Need, ...] = (),
         timeout: float = 30.0,
+        pace: Pace | None = None,
         waits_for: str | None = None,
     ) -> Callable[[Check], Check]:
         """Add a row; its check is what is decorated."""
 
         def add(check: Check) -> Check:
             self.rows.append(
-                Row(self.name, name, asked, check, frozenset(needs), timeout, waits_for)
+                Row(
+                    self.name,
+                    name,
+                    asked,
+                    check,
+                    frozenset(needs),
+                    timeout,
+                    pace or self.pace,
+                    waits_for,
+                )
             )
             return check
 

@@ -20,11 +20,13 @@ from catenary.validate.field import Field
 from catenary.validate.follower import Follower
 from catenary.validate.patience import until
 from catenary.validate.results import quantile
-from catenary.validate.rows import Need, Suite
+from catenary.validate.rows import Need, Pace, Suite
 from catenary.validate.suites.network import judge_network, network
 from catenary.validate.tls import Certificate
 
-chaos = Suite("chaos", "However the network breaks, every client ends with every event.")
+chaos = Suite(
+    "chaos", "However the network breaks, every client ends with every event.", pace=Pace.PATIENT
+)
 
 OWN = (Need.OWN_BRIDGE,)
 PATIENCE = 25.0

@@ -12,9 +12,11 @@ from catenary.validate.field import Field
 from catenary.validate.patience import until
 from catenary.validate.peers import peer_process
 from catenary.validate.reader import Reader
-from catenary.validate.rows import Need, Suite
+from catenary.validate.rows import Need, Pace, Suite
 
-heartbeat = Suite("heartbeat", "A connection is known to live, or known to be dead.")
+heartbeat = Suite(
+    "heartbeat", "A connection is known to live, or known to be dead.", pace=Pace.PATIENT
+)
 
 SHORT = 0.4
 """The heartbeat interval of a shortened row; the rows count in intervals."""

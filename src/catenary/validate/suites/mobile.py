@@ -8,10 +8,14 @@ from bisect import bisect_left
 
 from catenary.validate.chaos import PROFILES, Action, Profile
 from catenary.validate.field import Field
-from catenary.validate.rows import Need, Suite
+from catenary.validate.rows import Need, Pace, Suite
 from catenary.validate.suites.network import Network, judge_network, network
 
-mobile = Suite("mobile", "A phone on its way continues where it was, as soon as it has a network.")
+mobile = Suite(
+    "mobile",
+    "A phone on its way continues where it was, as soon as it has a network.",
+    pace=Pace.PATIENT,
+)
 
 BACK = frozenset({Action.GO_ON, Action.ACCEPT, Action.CHANGE_ADDRESS})
 """What brings a network back."""

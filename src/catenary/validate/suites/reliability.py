@@ -13,7 +13,7 @@ from catenary.validate.crowd import together
 from catenary.validate.field import Field
 from catenary.validate.reader import Reader
 from catenary.validate.results import quantile
-from catenary.validate.rows import Need, Suite
+from catenary.validate.rows import Need, Pace, Suite
 from catenary.validate.scoring import UserScore, score_users
 from catenary.validate.suites.expectations import until_ended
 
@@ -97,6 +97,7 @@ async def timing(field: Field) -> str:
     asked="2 of 4 users hear nothing for more than 5 s while their run is open: found, per user, and no other",
     needs=OWN,
     timeout=45,
+    pace=Pace.PATIENT,
 )
 async def silence(field: Field) -> str:
     names = field.some_users(4)
