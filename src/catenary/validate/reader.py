@@ -285,7 +285,9 @@ class Reader:
             self.faults.append(f"framing: {wire.fault}")
         self._changed()
 
-    def _received(self, messages: list[bytes], at: float) -> None:
+    def _received(self, wire: Wire, messages: list[bytes], at: float) -> None:
+        # They may come together with the answer to the handshake, before anybody knows of it.
+        self.wire = wire
         for raw in messages:
             self._receive(raw, at)
         self._changed()

@@ -7,6 +7,7 @@ Pure data, which a report is made of and which an earlier report is compared wit
 from __future__ import annotations
 
 import enum
+import math
 from collections.abc import Sequence
 
 import msgspec
@@ -134,4 +135,5 @@ def quantile(values: Sequence[float], share: float) -> float:
     if not values:
         raise ValueError("there is no quantile of nothing")
     ranked = sorted(values)
-    return ranked[min(len(ranked) - 1, max(0, round(share * len(ranked) + 0.5) - 1))]
+    # The tolerance is for shares such as 0.07, which no float is.
+    return ranked[max(0, math.ceil(share * len(ranked) - 1e-9) - 1)]

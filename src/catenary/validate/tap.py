@@ -54,7 +54,7 @@ class Tap:
             raise ValidationFailed(f"{user_id} was refused with {tap.wire.status}")
         return tap
 
-    def _take(self, messages: list[bytes], at: float) -> None:
+    def _take(self, _: Wire, messages: list[bytes], at: float) -> None:
         self._batches.append((messages, at))
         self.events += sum(_EVENT in message for message in messages)
         if self.events >= self._wanted:

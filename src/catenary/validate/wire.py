@@ -20,12 +20,15 @@ MESSAGE_BYTES = 8 * 1024 * 1024
 PORTS = {"ws": 80, "wss": 443}
 
 
+OnMessages = Callable[["Wire", list[bytes], float], None]
+
+
 class Wire(asyncio.Protocol):
     """
     One connection, from its handshake to its end.
 
-    ``on_messages`` gets the bytes of the messages that came together and the
-    time of their receipt, as ``time.perf_counter()``. ``opened`` and ``ended`` are done, and
+    ``on_messages`` gets the connection, the bytes of the messages that came
+    together, and the time of their receipt as ``time.perf_counter()``. ``opened`` and ``ended`` are done, and
     never fail, when the handshake was answered and when the connection is gone.
     """
 
@@ -34,7 +37,7 @@ class Wire(asyncio.Protocol):
     def __init__(
         self,
         url: str,
-        on_messages: Callable[[list[bytes], float], None],
+        on_messages: OnMessages,
         *,
         token: str | None = None,
         subprotocol: Subprotocol | None = SUBPROTOCOL,
@@ -61,7 +64,7 @@ class Wire(asyncio.Protocol):
     async def open(
         cls,
         url: str,
-        on_messages: Callable[[list[bytes], float], None],
+        on_messages: OnMessages,
         *,
         timeout: float,
         ssl: ssl_module.SSLContext | None = None,
@@ -117,7 +120,7 @@ class Wire(asyncio.Protocol):
                 messages.append(bytes(event.data))
         self._flush()
         if messages:
-            self.on_messages(messages, now)
+            self.on_messages(self, messages, now)
 
     def eof_received(self) -> None:
         """Take note that nothing more comes."""

@@ -75,9 +75,14 @@ def _reconnects(outcomes: Sequence[Outcome]) -> Chart | None:
     if not rows:
         return None
     figure = _figure("ms, from the loss of a connection to live", "reconnects")
-    for outcome in rows:
-        values = [seconds * 1000 for seconds in outcome.evidence.reconnects]
-        figure.add_histogram(x=values, name=outcome.name, nbinsx=60)
+    for suite in dict.fromkeys(outcome.suite for outcome in rows):
+        values = [
+            seconds * 1000
+            for outcome in rows
+            if outcome.suite == suite
+            for seconds in outcome.evidence.reconnects
+        ]
+        figure.add_histogram(x=values, name=suite, nbinsx=60)
     figure.update_layout(barmode="stack")
     return _chart(figure, "Reconnects", "How long readers were away after a connection was lost.")
 

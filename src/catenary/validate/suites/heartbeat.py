@@ -13,6 +13,7 @@ from catenary.validate.patience import until
 from catenary.validate.peers import peer_process
 from catenary.validate.reader import Reader
 from catenary.validate.rows import Need, Pace, Suite
+from catenary.validate.wire import Wire
 
 heartbeat = Suite(
     "heartbeat", "A connection is known to live, or known to be dead.", pace=Pace.PATIENT
@@ -61,9 +62,9 @@ def _count_beats(reader: Reader) -> list[float]:
     assert wire is not None
     take = wire.on_messages
 
-    def taken(messages: list[bytes], at: float) -> None:
+    def taken(wire: Wire, messages: list[bytes], at: float) -> None:
         times.append(at)
-        take(messages, at)
+        take(wire, messages, at)
 
     wire.on_messages = taken
     return times
