@@ -8,7 +8,7 @@ import pytest_asyncio
 
 from catenary import UserWebSocketContext, UserWebSocketEmitter, WebSocketBridgeFactory
 
-pytest_plugins = ["tests.campaigns"]
+pytest_plugins = ["pytester", "tests.campaigns"]
 
 
 @pytest_asyncio.fixture

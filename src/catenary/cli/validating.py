@@ -91,14 +91,15 @@ def validate(
         list_rows(console, rows)
         return
     earlier = None if compare is None else read_report(compare)
-    campaign = Campaign(
-        rows,
-        scale=Scale.QUICK if quick else Scale.FULL,
-        seed=seed,
-        log=log,
-        remote=None if url is None else remote_bridge(url, load(options), token_command),
-    )
-    found = show_campaign(console, campaign)
+    remote = None if url is None else remote_bridge(url, load(options), token_command)
+    scale = Scale.QUICK if quick else Scale.FULL
+    try:
+        found = show_campaign(
+            console, Campaign(rows, scale=scale, seed=seed, log=log, remote=remote)
+        )
+    finally:
+        if remote is not None:
+            remote.close()
     if earlier is not None:
         show_regressions(console, compared(earlier, found))
     if report is not None:

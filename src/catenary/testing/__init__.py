@@ -11,14 +11,16 @@ test asks for it::
 - ``catenary_users``: a function that returns ids of users that no other test has.
 - ``catenary_chaos``: a proxy in front of the bridge that breaks connections.
 - ``catenary_checker``: an ordering checker.
-- ``catenary_threads``: a monitor of threads.
+- ``catenary_threads``: a monitor of threads that watches the bridge.
 """
 
 from catenary.testing.completeness import assert_complete
 from catenary.testing.fixtures import (
     catenary_bridge,
+    catenary_chaos,
     catenary_checker,
     catenary_factory,
+    catenary_threads,
     catenary_users,
 )
 from catenary.testing.singletons import reset
@@ -26,8 +28,10 @@ from catenary.testing.singletons import reset
 __all__ = [
     "assert_complete",
     "catenary_bridge",
+    "catenary_chaos",
     "catenary_checker",
     "catenary_factory",
+    "catenary_threads",
     "catenary_users",
     "reset",
 ]

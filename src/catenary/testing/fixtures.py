@@ -10,7 +10,9 @@ import pytest
 
 from catenary.factory import WebSocketBridgeFactory
 from catenary.validate.bridges import ServedBridge
+from catenary.validate.chaos import BlockingChaosProxy
 from catenary.validate.checker import OrderingChecker
+from catenary.validate.threads import ThreadMonitor
 
 
 @pytest.fixture
@@ -39,6 +41,26 @@ def catenary_users() -> Callable[[int], list[str]]:
 
 
 @pytest.fixture
+def catenary_chaos(catenary_bridge: ServedBridge) -> Iterator[BlockingChaosProxy]:
+    """
+    A network in front of the bridge, calm until the test breaks it.
+
+    Clients reach the bridge through it at ``url_for(catenary_bridge.websocket_url)``.
+    """
+    with BlockingChaosProxy(catenary_bridge.websocket_url) as network:
+        yield network
+
+
+@pytest.fixture
 def catenary_checker() -> OrderingChecker:
     """A checker that says whether readers got every event, once, in order."""
     return OrderingChecker()
+
+
+@pytest.fixture
+def catenary_threads(catenary_factory: WebSocketBridgeFactory) -> Iterator[ThreadMonitor]:
+    """A monitor that watches the bridge during the test, and fails it for a violation."""
+    monitor = ThreadMonitor()
+    with monitor.watching(catenary_factory):
+        yield monitor
+    monitor.check()

@@ -14,6 +14,7 @@ from urllib.parse import quote, urlsplit, urlunsplit
 import httpx
 
 from catenary.auth import JwtVerifier, sign_token
+from catenary.client import Client
 from catenary.context import UserWebSocketContext
 from catenary.emitter import UserWebSocketEmitter
 from catenary.errors import ConfigError, LogUnavailable, ValidationFailed
@@ -212,6 +213,17 @@ class ServedBridge(Bridge):
     def api_key(self) -> str:
         """The key of the publishing API."""
         return self._api_key
+
+    def client(self, user_id: str, *, url: str | None = None, **options: Any) -> Client:
+        """
+        Return a client of a user that is not open yet.
+
+        ``url`` is another way to the bridge, such as one through a proxy;
+        ``options`` are those of :class:`catenary.client.Client`.
+        """
+        return Client(
+            url or self.websocket_url, token=lambda: self.token(user_id), ssl=self.ssl, **options
+        )
 
     # Emitting
 
