@@ -35,7 +35,7 @@ class Side(asyncio.Protocol):
         """The way of what the peer sends."""
         self.is_writable = False
         self.is_gone = False
-        self.has_heard_end = False
+        self._has_heard_end = False
         self._relay = relay
         self._has_sent_end = False
         self._patience: asyncio.TimerHandle | None = None
@@ -57,7 +57,7 @@ class Side(asyncio.Protocol):
 
     def eof_received(self) -> bool:
         """Hand on the end of the peer's sending; until the relay is over the socket stays open."""
-        self.has_heard_end = True
+        self._has_heard_end = True
         return self._relay.receive_eof(self.way)
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -95,12 +95,12 @@ class Side(asyncio.Protocol):
 
     def read(self) -> None:
         """Take bytes from the peer. Idempotent, as its opposite is."""
-        if self.transport is not None and not self.has_heard_end:
+        if self.transport is not None and not self._has_heard_end:
             self.transport.resume_reading()
 
     def leave_unread(self) -> None:
         """Leave what the peer sends to TCP, which will make it stop."""
-        if self.transport is not None and not self.has_heard_end:
+        if self.transport is not None and not self._has_heard_end:
             self.transport.pause_reading()
 
     def close(self, ending: Ending) -> None:
@@ -115,7 +115,7 @@ class Side(asyncio.Protocol):
             return
         if ending is Ending.RESET:
             self.drop()
-        elif self.has_heard_end:
+        elif self._has_heard_end:
             self.transport.close()
         else:
             self.send_end()
