@@ -23,6 +23,7 @@ from catenary.validate.chaos import (
     Script,
     Step,
 )
+from catenary.validate.chaos.relay import NO_LINGER
 from tests.e2e.support import reset
 from tests.serving.sockets import open_files
 from tests.validate.echo import Echo, Peer, echoing, until
@@ -323,6 +324,30 @@ async def test_a_server_that_is_not_there(echo: Echo) -> None:
             assert "refused" in entry.detail or "Connect call failed" in entry.detail
 
 
+async def test_a_server_that_does_not_answer() -> None:
+    """A client that gives up is let go, and closing does not wait for the server."""
+    with contextlib.ExitStack() as sockets:
+        deaf = sockets.enter_context(socket.socket())
+        deaf.bind(("127.0.0.1", 0))
+        deaf.listen(0)
+        for _ in range(4):
+            # They fill the queue of those that wait to be accepted.
+            waiting = sockets.enter_context(socket.socket())
+            waiting.setblocking(False)
+            waiting.connect_ex(deaf.getsockname())
+        async with asyncio.timeout(5), ChaosProxy(deaf.getsockname()[1]) as network:
+            peers = [await Peer.connect(network.port) for _ in range(2)]
+            assert await peers[0].is_silent()
+            peers[0].writer.get_extra_info("socket").setsockopt(
+                socket.SOL_SOCKET, socket.SO_LINGER, NO_LINGER
+            )
+            peers[0].writer.transport.abort()
+            await until(lambda: network.connection_count == 1)
+            assert await peers[1].is_silent()
+        for peer in peers:
+            peer.close()
+
+
 async def test_what_is_under_way_is_bounded(echo: Echo) -> None:
     """A sender is stopped, as by TCP, however long the way is; what it sent arrives."""
     async with ChaosProxy(echo.port, buffer_bytes=100_000) as network:
@@ -389,7 +414,7 @@ async def test_a_server_that_vanishes_is_told() -> None:
     async def vanish(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readexactly(5)
         sock = writer.get_extra_info("socket")
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, NO_LINGER)
         writer.transport.abort()
 
     server = await asyncio.start_server(vanish, "127.0.0.1", 0)

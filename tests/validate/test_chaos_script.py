@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -48,6 +49,15 @@ def test_what_cannot_be_played_is_refused(
 ) -> None:
     with pytest.raises(UsageError, match=said):
         Script(steps, duration)
+
+
+def test_a_script_can_be_kept_as_json() -> None:
+    """And is what it was when it is read, or is refused."""
+    script = Script((Step(0.5, Action.CUT), Step(2.0, Faults(delay=0.1))), 3.0)
+    kept = msgspec.json.encode(script)
+    assert msgspec.json.decode(kept, type=Script) == script
+    with pytest.raises(UsageError, match="after the end"):
+        msgspec.json.decode(kept.replace(b"3.0", b"1.0"), type=Script)
 
 
 def test_scripts_are_joined_by_their_times() -> None:
