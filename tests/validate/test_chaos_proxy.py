@@ -484,6 +484,8 @@ async def test_mistakes_are_named(echo: Echo) -> None:
         assert network.url_for(url) == f"ws://127.0.0.1:{network.port}/ws"
         with pytest.raises(UsageError, match="opened once"):
             await network.open()
+        with pytest.raises(ValueError, match="unplug"):
+            network.apply("unplug")  # type: ignore[arg-type]
     with pytest.raises(UsageError, match="not open"):
         network.apply(CALM)
     with pytest.raises(UsageError, match="not open"):
