@@ -311,8 +311,8 @@ async def test_a_connection_on_which_nothing_happens_is_cut(echo: Echo) -> None:
             each.close()
 
 
-async def test_a_server_that_is_not_there(echo: Echo) -> None:
-    """Its clients are reset, and the journal says why."""
+async def test_a_server_that_is_not_there(caplog: pytest.LogCaptureFixture) -> None:
+    """Its clients are reset, and the journal and the log say why."""
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         async with ChaosProxy(taken.getsockname()[1]) as network:
@@ -321,7 +321,8 @@ async def test_a_server_that_is_not_there(echo: Echo) -> None:
             peer.close()
             (_, entry) = network.journal.entries
             assert (entry.connection, entry.what) == (1, Incident.UNREACHABLE)
-            assert "refused" in entry.detail or "Connect call failed" in entry.detail
+            assert "Connect call failed" in entry.detail
+        assert "connection 1 does not reach the server: [Errno" in caplog.text
 
 
 async def test_a_server_that_does_not_answer() -> None:
