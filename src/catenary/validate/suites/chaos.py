@@ -147,8 +147,8 @@ async def reconnects_of_the_client(field: Field) -> str:
                 )
                 first.append(await _cut(proxy, follower))
                 if user_id == field.users[-1]:
-                    for _ in range(field.pick(full=14, quick=4)):
-                        again.append(await _cut(proxy, follower))
+                    rounds = range(field.pick(full=14, quick=4))
+                    again += [await _cut(proxy, follower) for _ in rounds]
                 await follower.stop()
         median, worst = quantile(first, 0.5), max(again)
         field.evidence.reconnects += first
