@@ -168,7 +168,9 @@ async def test_a_fault_on_a_connection_is_found(
         else:
             assert found.violations == {fault: 1}
     (record,) = [
-        record for record in records_in(caplog) if f"was given a {fault}" in record.getMessage()
+        record
+        for record in records_in(caplog)
+        if f"wrong delivery ({fault})" in record.getMessage()
     ]
     assert record.levelname == "WARNING"
     assert record.connection_id == reader.head["connection_id"]  # type: ignore[attr-defined]

@@ -177,7 +177,7 @@ async def test_a_connection_that_another_thread_uses_is_found(begins: str) -> No
         }
         acts = {violation.what.partition(" of ")[0] for violation in monitor.violations}
         assert {"pump()", "place =", "close()"} <= acts
-        assert all("_0" in violation.thread for violation in monitor.violations)
+        assert all(violation.thread.startswith("asyncio_") for violation in monitor.violations)
 
 
 async def test_a_bridge_is_watched_by_one_at_a_time() -> None:

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from catenary.factory import WebSocketBridgeFactory
     from catenary.validate.threads.monitor import ThreadMonitor
 
+_BEHIND = "_catenary_class_behind"
+
 
 @contextmanager
 def watching(monitor: ThreadMonitor, factory: WebSocketBridgeFactory) -> Iterator[None]:
@@ -46,6 +48,7 @@ class _Watch:
         self._former: StepLock
         self._log = factory.log
         self._manager = factory.manager
+        self._is_over = False
         self._fronts: dict[type, type] = {}
         self._connections: weakref.WeakSet[Connection] = weakref.WeakSet()
 
@@ -53,10 +56,10 @@ class _Watch:
         """Put the classes in front, and the lock."""
         with self._log._lock:
             self._log.exchange_lock(self._monitored)
-            self._put(_log, self._log)
-            for stream in self._log.streams():
-                self.see_stream(stream)
-        self._put(_manager, self._manager)
+        self._see(_log, self._log)
+        for stream in self._log.streams():
+            self.see_stream(stream)
+        self._see(_manager, self._manager)
         for connection in self._manager.open_connections():
             self.see_connection(connection)
 
@@ -69,11 +72,10 @@ class _Watch:
 
     def end(self) -> None:
         """Take everything off again."""
-        _take_off(self._manager)
-        for connection in list(self._connections):
-            _take_off(connection)
         with self.lock:
-            _take_off(self._log)
+            self._is_over = True
+            for each in (self._manager, self._log, *self._connections):
+                _take_off(each)
             for stream in self._log.streams():
                 _take_off(stream)
                 _take_off(stream.tail)
@@ -81,37 +83,40 @@ class _Watch:
 
     def see_stream(self, stream: Stream) -> None:
         """Watch a stream and its tail."""
-        self._put(_stream, stream)
+        self._see(_stream, stream)
         self.see_tail(stream.tail)
 
     def see_tail(self, tail: Tail | None) -> None:
         """Watch a tail, if there is one."""
         if tail is not None:
-            self._put(_stepped, tail)
+            self._see(_stepped, tail)
 
     def see_connection(self, connection: Connection) -> None:
         """Watch a connection."""
-        self._put(_connection, connection)
         self._connections.add(connection)
+        self._see(_connection, connection)
 
-    def _put(self, front: Callable[[Any, _Watch], type], watched: object) -> None:
-        kind = type(watched)
-        if hasattr(kind, _BEHIND):
+    def _see(self, front: Callable[[Any, _Watch], type], watched: object) -> None:
+        if hasattr(watched, _BEHIND):
             return
+        # Under the lock, so that nothing is put after the end, which takes everything off.
+        with self.lock:
+            if not self._is_over:
+                made = self._front(front, type(watched))
+                object.__setattr__(watched, "__class__", made)
+
+    def _front(self, front: Callable[[Any, _Watch], type], kind: type) -> type:
         made = self._fronts.get(kind)
         if made is None:
             made = self._fronts[kind] = front(kind, self)
             # It is to everybody else what the class behind it is.
             made.__name__, made.__qualname__ = kind.__name__, kind.__qualname__
             setattr(made, _BEHIND, kind)
-        object.__setattr__(watched, "__class__", made)
-
-
-_BEHIND = "_catenary_class_behind"
+        return made
 
 
 def _take_off(watched: object) -> None:
-    behind = getattr(type(watched), _BEHIND, None)
+    behind = getattr(watched, _BEHIND, None)
     if behind is not None:
         object.__setattr__(watched, "__class__", behind)
 
