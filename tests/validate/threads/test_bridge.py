@@ -102,6 +102,15 @@ async def test_afterwards_the_bridge_is_as_it_was(kind: str, tmp_path: Path) -> 
             assert reader.faults == []
 
 
+async def test_who_was_under_way_at_the_end_watches_nothing_more() -> None:
+    """A thread may be within a call of a watched log when the block ends."""
+    factory = WebSocketBridgeFactory("memory://?private")
+    plain = type(factory.log.stream("user_123"))
+    with ThreadMonitor().watching(factory):
+        under_way = factory.log.stream
+    assert type(under_way("user_456")) is plain
+
+
 def head(stream: Any) -> None:
     stream.head += 0
 

@@ -41,6 +41,15 @@ def test_a_note_within_a_note_comes_after_it() -> None:
     assert written == ["outer", "inner"]
 
 
+def test_a_reader_writes_what_is_left_first() -> None:
+    """A note that came while someone read waits for the next who takes the pen."""
+    journal = Journal()
+    written: list[str] = []
+    journal.read(lambda: journal.write(lambda: written.append("late")))
+    assert written == []
+    assert journal.read(lambda: list(written)) == ["late"]
+
+
 def test_every_note_is_written_once_and_in_order() -> None:
     """However many threads write; a reader sees all that was written before."""
     journal = Journal()
