@@ -121,7 +121,8 @@ def _take_off(watched: object) -> None:
         object.__setattr__(watched, "__class__", behind)
 
 
-# The classes in front. They have no slots, so that they fit in the place of those behind.
+# The classes in front. They have no slots, so that they fit in the place of those behind, and do
+# not say `super()`, for they may be taken off while one of their methods is called.
 
 
 def _log(kind: Any, watch: _Watch) -> type:
@@ -131,7 +132,7 @@ def _log(kind: Any, watch: _Watch) -> type:
         __slots__ = ()
 
         def stream(self, log_id: str) -> Stream:
-            stream: Stream = super().stream(log_id)
+            stream: Stream = kind.stream(self, log_id)
             watch.see_stream(stream)
             return stream
 
@@ -146,7 +147,7 @@ def _stepped(kind: Any, watch: _Watch) -> type:
 
         def __setattr__(self, name: str, value: object) -> None:
             watch.monitor.expect_held(watch.lock, f"{kind.__name__}.{name} =")
-            super().__setattr__(name, value)
+            kind.__setattr__(self, name, value)
 
     return Stepped
 
@@ -154,15 +155,17 @@ def _stepped(kind: Any, watch: _Watch) -> type:
 def _stream(kind: Any, watch: _Watch) -> type:
     """A stream, with the tails that it gets."""
 
-    class Stepped(_stepped(kind, watch)):  # type: ignore[misc]
+    stepped: Any = _stepped(kind, watch)
+
+    class WithTails(stepped):  # type: ignore[misc]
         __slots__ = ()
 
         def __setattr__(self, name: str, value: Any) -> None:
-            super().__setattr__(name, value)
+            stepped.__setattr__(self, name, value)
             if name == "tail":
                 watch.see_tail(value)
 
-    return Stepped
+    return WithTails
 
 
 def _manager(kind: Any, watch: _Watch) -> type:
@@ -173,7 +176,7 @@ def _manager(kind: Any, watch: _Watch) -> type:
 
         def add(self, connection: Connection, user_id: str) -> None:
             watch.see_connection(connection)
-            super().add(connection, user_id)
+            kind.add(self, connection, user_id)
 
     return Manager
 
@@ -190,18 +193,18 @@ def _connection(kind: Any, watch: _Watch) -> type:
 
         def __setattr__(self, name: str, value: object) -> None:
             expect(self, f"{name} =")
-            super().__setattr__(name, value)
+            kind.__setattr__(self, name, value)
 
         def pump(self) -> None:
             expect(self, "pump()")
-            super().pump()
+            kind.pump(self)
 
         def close(self, code: CloseCode, reason: str) -> None:
             expect(self, "close()")
-            super().close(code, reason)
+            kind.close(self, code, reason)
 
         def closed(self, code: int, reason: str) -> None:
             expect(self, "closed()")
-            super().closed(code, reason)
+            kind.closed(self, code, reason)
 
     return Belonging
