@@ -154,7 +154,6 @@ def _stepped(kind: Any, watch: _Watch) -> type:
 
 def _stream(kind: Any, watch: _Watch) -> type:
     """A stream, with the tails that it gets."""
-
     stepped: Any = _stepped(kind, watch)
 
     class WithTails(stepped):  # type: ignore[misc]
