@@ -17,7 +17,10 @@ CORE = {
     "catenary.events", "catenary.position", "catenary.session", "catenary.fold",
     "catenary.record", "catenary.grammar", "catenary.envelope", "catenary.limits",
     "catenary.errors", "catenary.wires.native", "catenary.wires.sse", "catenary.eventlog.terms",
-    "catenary.transport",
+    "catenary.transport", "catenary.observe.follower", "catenary.observe.run_watch",
+    "catenary.validate.scoring.content", "catenary.validate.scoring.received",
+    "catenary.validate.scoring.silence", "catenary.validate.scoring.summary",
+    "catenary.validate.scoring.timing",
 }  # fmt: skip
 SEEDED = {
     "catenary.validate.chaos.faults", "catenary.validate.chaos.link",
