@@ -35,6 +35,8 @@ MANY = 4000
         ("split_bytes", 0, "whole number of bytes"),
         ("split_bytes", 1.5, "whole number of bytes"),
         ("cut_within_bytes", 0, "whole number of bytes"),
+        ("cut_within_bytes", None, "whole number of bytes"),
+        ("corrupt_after_bytes", -1, "whole number of bytes"),
     ],
 )
 def test_what_cannot_be_is_refused_with_its_rule(field: str, value: object, rule: str) -> None:
@@ -62,7 +64,8 @@ def test_the_levels_are_those_of_the_campaigns() -> None:
     assert (medium.cut, medium.delay, medium.delay + medium.jitter) == (0.25, 0.05, 0.2)
     assert (high.cut, high.delay, high.delay + high.jitter, high.corrupt) == (0.45, 0.1, 0.5, 0.15)
     assert LEVELS["latency"] == Faults(delay=0.1, jitter=0.4)
-    assert LEVELS["corruption"] == Faults(corrupt=0.3)
+    spared = LEVELS["corruption"].corrupt_after_bytes
+    assert LEVELS["corruption"] == Faults(corrupt=0.3, corrupt_after_bytes=spared)
 
 
 def fates(seed: int | str) -> list[Fate]:

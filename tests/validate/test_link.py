@@ -168,6 +168,16 @@ def test_an_altered_chunk_has_one_other_byte() -> None:
     assert channel.incidents == [Incident.CORRUPTED] * 6
 
 
+def test_the_first_bytes_may_be_spared() -> None:
+    """A chunk that begins within them is not altered, the next one is."""
+    channel = link(Faults(corrupt=1.0, corrupt_after_bytes=10))
+    for chunk in (b"greeting", b"also", b"altered"):
+        channel.receive_data(chunk, 0.0)
+    arrived = channel.take(0.0)
+    assert arrived.startswith(b"greetingalso")
+    assert not arrived.endswith(b"altered")
+
+
 def test_a_share_of_chunks_is_altered() -> None:
     channel = link(Faults(corrupt=0.3))
     for _ in range(2000):

@@ -40,6 +40,7 @@ class Link:
         self._queue: deque[tuple[float, bytes | Mark]] = deque()
         self._free_at = 0.0
         self._last_due = 0.0
+        self._passed_bytes = 0
         self.faults = faults
         """What holds for what arrives from now on."""
         self.held_bytes = 0
@@ -93,7 +94,9 @@ class Link:
         # As many draws whatever the faults, so that one fault does not move the others.
         jitter, loss, stall, corrupt, place, other = (self._random.random() for _ in range(6))
         begin, later = max(self._free_at, now), faults.delay + faults.jitter * jitter
-        if corrupt < faults.corrupt:
+        is_spared = self._passed_bytes < faults.corrupt_after_bytes
+        self._passed_bytes += len(chunk)
+        if corrupt < faults.corrupt and not is_spared:
             self.incidents.append(Incident.CORRUPTED)
             chunk = _altered(chunk, int(place * len(chunk)), 1 + int(other * 255))
         if stall < faults.stall:
