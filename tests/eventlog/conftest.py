@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +12,14 @@ import pytest_asyncio
 from catenary.eventlog.base import EventLog
 from catenary.eventlog.memory import MemoryLog
 from catenary.eventlog.model import Durability
+from catenary.eventlog.redis.log import RedisLog
 from catenary.eventlog.sqlite import SqliteLog
+from tests.eventlog.redis_server import RedisServer
 from tests.eventlog.support import Clock
 
 OpenLog = Callable[..., Awaitable[EventLog]]
 
-KINDS = ("memory", "sqlite-power", "sqlite-process")
+KINDS = ("memory", "sqlite-power", "sqlite-process", "redis")
 
 
 @pytest.fixture
@@ -38,15 +40,34 @@ def kind(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
+@pytest.fixture(scope="session")
+def shared_redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
+    """One server for all tests that do nothing to it."""
+    with RedisServer(tmp_path_factory.mktemp("redis")) as server:
+        yield server
+
+
+@pytest.fixture
+def redis(shared_redis: RedisServer) -> RedisServer:
+    """A server without data, not to be stopped."""
+    shared_redis.flush()
+    return shared_redis
+
+
 @pytest_asyncio.fixture
-async def open_log(kind: str, path: Path, clock: Clock) -> AsyncIterator[OpenLog]:
-    """Open a log; for one in a file, what was there before is there again."""
+async def open_log(
+    kind: str, path: Path, clock: Clock, request: pytest.FixtureRequest
+) -> AsyncIterator[OpenLog]:
+    """Open a log; for one in a store, what was there before is there again."""
     logs: list[EventLog] = []
+    url = request.getfixturevalue("redis").url if kind == "redis" else ""
 
     async def open_one(**options: Any) -> EventLog:
         log: EventLog
         if kind == "memory":
             log = MemoryLog(clock=clock, **options)
+        elif kind == "redis":
+            log = RedisLog(url, clock=clock, **options)
         else:
             durability = Durability(kind.removeprefix("sqlite-"))
             log = SqliteLog(path, durability=durability, clock=clock, patience=0.2, **options)

@@ -1,0 +1,85 @@
+"""What an acknowledged event survives in a Redis, as it is configured."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from redis.exceptions import RedisError
+
+from catenary.errors import ConfigError
+from catenary.eventlog.model import Durability
+from catenary.eventlog.redis.address import Address
+from catenary.eventlog.redis.errors import errors_of
+from catenary.eventlog.redis.link import Link
+from catenary.eventlog.redis.store import Store
+
+_ORDER = [Durability.MEMORY, Durability.PROCESS, Durability.POWER]
+_EVICTING = ("allkeys", "volatile")
+
+
+class InForce(NamedTuple):
+    """Which row of the durability table holds."""
+
+    durability: Durability
+    text: str
+
+
+def in_force(store: Store, address: Address) -> InForce:
+    """
+    Read what the servers are set to; of several the weakest counts.
+
+    Raises:
+        ConfigError: If it is less than the URL asks for, or a server evicts keys.
+    """
+    rows = [_row(link) for link in store.links()]
+    weakest = min(rows, key=lambda row: _ORDER.index(row.durability))
+    wanted = address.durability
+    if wanted is not None and _ORDER.index(weakest.durability) < _ORDER.index(wanted):
+        raise ConfigError(
+            f"{address.shown} was asked for durability={wanted}, and gives less: {weakest.text}. "
+            "Set appendonly yes, and appendfsync always for power; or ask for less"
+        )
+    return weakest
+
+
+def _row(link: Link) -> InForce:
+    policy = _config(link, "maxmemory-policy")
+    if policy is not None and policy.startswith(_EVICTING):
+        raise ConfigError(
+            f"{link.where} may drop events when it is full: its maxmemory-policy is {policy}. "
+            "Set it to noeviction"
+        )
+    is_appending = link.info("persistence").get("aof_enabled") == "1"
+    replicas = int(link.info("replication").get("connected_slaves", "0"))
+    note = _of_replicas(replicas) + ("" if policy else ". Whether it evicts keys is unknown")
+    if not is_appending:
+        text = "no AOF: an acknowledged event survives the bridge, not the end of Redis"
+        return InForce(Durability.MEMORY, text + note)
+    fsync = _config(link, "appendfsync")
+    if fsync is None:
+        text = "durability unknown: CONFIG is forbidden, so appendfsync cannot be read"
+        return InForce(Durability.MEMORY, text + note)
+    if fsync == "always":
+        text = "AOF always: an acknowledged event survives a loss of power of the primary"
+        return InForce(Durability.POWER, text + note)
+    lost = "about the last second" if fsync == "everysec" else "up to half a minute"
+    text = f"AOF {fsync}: an event survives the end of Redis; a loss of power takes {lost}"
+    return InForce(Durability.PROCESS, text + note)
+
+
+def _of_replicas(count: int) -> str:
+    if not count:
+        return ""
+    return f". {count} replica(s): a failover may take the last events, and clients are told"
+
+
+def _config(link: Link, name: str) -> str | None:
+    """Return a setting; None if it may not be read."""
+    (answer,) = link.commands([("CONFIG", "GET", name)])
+    if isinstance(answer, RedisError):
+        text = str(answer).lower()
+        if "permissions" in text or "unknown command" in text or "noperm" in text:
+            return None
+        with errors_of(link.where):
+            raise answer
+    return answer[1].decode() if answer else None

@@ -1,0 +1,159 @@
+"""What runs on the writer's thread of a Redis log."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from typing import Any, Concatenate, ParamSpec, TypeVar
+
+from catenary.errors import LogError, LogUnavailable
+from catenary.eventlog.committer import CommittingLog
+from catenary.eventlog.committer_group import Group, Outcome
+from catenary.eventlog.model import Durability, Retention
+from catenary.eventlog.redis import keeping
+from catenary.eventlog.redis.address import Address
+from catenary.eventlog.redis.appending import Appending, append_all
+from catenary.eventlog.redis.callers import Callers
+from catenary.eventlog.redis.durability import InForce, in_force
+from catenary.eventlog.redis.keys import Keys
+from catenary.eventlog.redis.scripts import Rules
+from catenary.eventlog.redis.session import Session
+from catenary.eventlog.redis.store import Store
+from catenary.eventlog.redis.stream import RedisStream
+from catenary.eventlog.shared_leases import LEASE_SECONDS, Lease
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+logger = logging.getLogger("catenary.eventlog")
+
+
+class RedisWriter(CommittingLog):
+    """The appending side of a Redis log."""
+
+    durability = Durability.MEMORY
+    is_shared = True
+
+    def __init__(
+        self,
+        address: Address,
+        *,
+        url: str,
+        retention: Retention | None,
+        clock: Callable[[], float] | None,
+        **limits: int,
+    ) -> None:
+        super().__init__(url=url, clock=clock or time.time, **limits)
+        self.address = address
+        self.keys = Keys(address.key_prefix)
+        self._retention = retention or Retention()
+        self._rules = Rules(retention=self._retention, trust_restart=address.trust_restart)
+        self._own_clock = clock
+        self._store = Store(address, self._rules, wait=address.wait)
+        self._callers: Callers | None = None
+        self._appendings: dict[int, Appending] = {}
+        self._to_fold: set[RedisStream] = set()
+        self._lease = Lease()
+        self._alive: frozenset[str] = frozenset()
+        self._in_force: InForce | None = None
+
+    def _new_stream(self, log_id: str) -> RedisStream:
+        return RedisStream(log_id, self.keys)
+
+    def stream(self, log_id: str) -> RedisStream:
+        """Return the stream of a log."""
+        stream = super().stream(log_id)
+        assert isinstance(stream, RedisStream)
+        return stream
+
+    def _now(self) -> str:
+        """Return what scripts are told of the time: nothing, so that they ask the store."""
+        return "" if self._own_clock is None else str(int(self._own_clock() * 1000))
+
+    # Opening and closing
+
+    def _open_store(self) -> None:
+        self._in_force = in_force(self._store, self.address)
+        self.durability = self._in_force.durability
+        self._renew()
+        self._callers = Callers(self.address, self._rules)
+        logger.info("%s: %s", self.address.shown, self._in_force.text)
+
+    def _close_store(self) -> None:
+        callers, self._callers = self._callers, None
+        if callers is not None:
+            callers.close()
+            try:
+                self._store.call(0, "lease", [self.keys.leases], self.holder, 0)
+            except LogError as error:
+                logger.warning("%s: its lease ends by itself: %s", self.address.shown, error)
+        self._store.close()
+        self._lease.interrupted()
+
+    async def _ask(
+        self, ask: Callable[Concatenate[Store, P], T], *args: P.args, **kwargs: P.kwargs
+    ) -> T:
+        """Ask the store on another thread. Raises as ``start``, or ``LogUnavailable``."""
+        await self._is_open()
+        callers = self._callers
+        if callers is None:
+            raise LogUnavailable(f"{self.address.shown} was closed meanwhile")
+        return await callers.run(ask, *args, **kwargs)
+
+    # Committing
+
+    def _commit(self, group: Group) -> Outcome:
+        outcome = Outcome()
+        self._appendings = {
+            batch.number: self._appendings.get(batch.number) or self._appending(batch)
+            for batch in group.batches
+        }
+        appendings = list(self._appendings.values())
+        try:
+            append_all(self._store, self.keys, appendings, producer=self.holder, now=self._now())
+        except LogError:
+            self._lease.interrupted()
+            raise
+        for appending in appendings:
+            appending.tell(outcome)
+            if appending.must_fold:
+                self._to_fold.add(appending.stream)
+        for work in group.works:
+            session = self._session(outcome)
+            outcome.results.append((work, work.act(session)))
+        self._appendings = {}
+        return outcome
+
+    def _appending(self, batch: Any) -> Appending:
+        return Appending(batch.stream, batch.entries, batch.number, self.holder)
+
+    def _session(self, outcome: Outcome) -> Session:
+        return Session(self._store, self.keys, outcome, holder=self.holder, now=self._now())
+
+    def _probe(self, transaction: Session) -> None:
+        self._renew()
+
+    # Upkeep
+
+    def _upkeep(self, *, is_idle: bool) -> float | None:
+        to_fold, self._to_fold = self._to_fold, set()
+        for stream in to_fold:
+            keeping.drop_folding(self._store, self.keys, stream, self._now(), self._retention)
+        if self._lease.is_due(time.monotonic()):
+            self._renew()
+            self._look_at_held()
+        return max(0.01, self._lease.due_in(time.monotonic()))
+
+    def _renew(self) -> None:
+        try:
+            life = int(LEASE_SECONDS * 1000)
+            living = self._store.call(0, "lease", [self.keys.leases], self.holder, life)
+        except LogError:
+            self._lease.interrupted()
+            raise
+        self._alive = frozenset(name.decode() for name in living)
+        self._lease.renewed(time.monotonic())
+
+    def _look_at_held(self) -> None:
+        """Learn of cancels and fences that concern the runs held here."""
