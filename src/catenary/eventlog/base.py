@@ -41,6 +41,13 @@ PAGE_EVENTS = 500
 PAGE_BYTES = 256 * 1024
 
 
+_SURVIVES = {
+    Durability.MEMORY: "nothing, for this log is in memory",
+    Durability.PROCESS: "the end of this process, but not a loss of power",
+    Durability.POWER: "a loss of power",
+}
+
+
 class EventLog(Accepting):
     """
     One store of event logs. Thread-safe unless a method says otherwise.
@@ -53,6 +60,8 @@ class EventLog(Accepting):
     durability: Durability
     is_shared = False
     """Whether other processes may write it too."""
+    required: Durability | None = None
+    """What an acknowledged event must survive, at least; an opening below it fails."""
 
     def __init__(self, *, clock: Callable[[], float] = time.time) -> None:
         super().__init__()
@@ -70,6 +79,11 @@ class EventLog(Accepting):
         self.nodes = Nodes()
         """The processes that share this log, and their users."""
         self._seen_watch = SeenWatch()
+
+    @property
+    def survives(self) -> str:
+        """What an acknowledged event survives, in words."""
+        return _SURVIVES[self.durability]
 
     # Reading
 

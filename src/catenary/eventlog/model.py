@@ -19,6 +19,11 @@ class Durability(enum.StrEnum):
     PROCESS = "process"
     POWER = "power"
 
+    def is_below(self, other: Durability) -> bool:
+        """Whether this survives less than another."""
+        order = list(Durability)
+        return order.index(self) < order.index(other)
+
 
 class Retention(msgspec.Struct, frozen=True, kw_only=True):
     """

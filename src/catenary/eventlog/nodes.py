@@ -3,11 +3,21 @@
 from __future__ import annotations
 
 import threading
+import weakref
 from collections import Counter
-from collections.abc import Callable
+from typing import Protocol
 
-Answerer = Callable[[bytes], bytes | None]
-"""Answers a question that another process may have asked; None if it has nothing to say."""
+
+class Answerer(Protocol):
+    """Someone in this process who answers questions that any process may ask."""
+
+    def answer(self, question: bytes) -> bytes | None:
+        """
+        Answer, or return None with nothing to say.
+
+        Called on any thread; it is short, and does not block.
+        """
+        ...
 
 
 class Nodes:
@@ -21,8 +31,7 @@ class Nodes:
     def __init__(self) -> None:
         self._present: Counter[str] = Counter()
         self._presence_lock = threading.Lock()
-        self.answerers: tuple[Answerer, ...] = ()
-        """Called on any thread; short, and must not block."""
+        self.answerers: weakref.WeakSet[Answerer] = weakref.WeakSet()
 
     def arrived(self, user_id: str) -> None:
         """A user has a connection here; each call is undone by one of :meth:`left`."""
@@ -55,7 +64,7 @@ class Nodes:
 
     def answers(self, question: bytes) -> list[bytes]:
         """Return what this process answers."""
-        found = [answerer(question) for answerer in self.answerers]
+        found = [answerer.answer(question) for answerer in list(self.answerers)]
         return [answer for answer in found if answer is not None]
 
     async def ask(self, question: bytes, *, timeout: float = 1.0) -> list[bytes]:

@@ -112,11 +112,12 @@ def _topology(given: dict[str, str]) -> Topology:
 def _host(server: str, default: int) -> tuple[str, int]:
     try:
         parts = urlsplit(f"//{server}")
-        if not parts.hostname:
-            raise ValueError
-        return parts.hostname, parts.port or default
+        host, port = parts.hostname, parts.port or default
     except ValueError:
-        raise ConfigError(f"a Redis log names its servers: {_FORMS}") from None
+        host, port = None, 0
+    if not host:
+        raise ConfigError(f"a Redis log names its servers: {_FORMS}")
+    return host, port
 
 
 def _login(text: str) -> dict[str, Any]:

@@ -78,7 +78,7 @@ class Appending:
             self.stream.log_id,
             self.stream.names.channel.decode(),
             self.number,
-            new_epoch(),
+            naming.epoch,
             [(events, size, naming.body(body)) for events, size, body in self._parts],
             about.starts,
             list(about.uses.values()),
@@ -113,12 +113,19 @@ class Appending:
     ) -> None:
         left: list[Entry] = []
         first_of: dict[str, Entry] = {}
+        broken = {
+            entry.whole: closed[entry.run_id]
+            for entry in self.entries
+            if entry.whole and entry.step is not Step.ASIDE and entry.run_id in closed
+        }
         for entry in self.entries:
-            run_id = entry.run_id if entry.step is not Step.ASIDE else None
+            of_run = entry.run_id if entry.step is not Step.ASIDE else None
             if entry.key is not None and entry.key in known:
                 self._take_known(entry, *known[entry.key], closed)
-            elif run_id is not None and run_id in closed:
-                self.refused.append((entry, closed[run_id]))
+            elif of_run is not None and of_run in closed:
+                self.refused.append((entry, closed[of_run]))
+            elif entry.whole in broken:
+                self.refused.append((entry, broken[entry.whole]))
             elif (
                 entry.key is not None
                 and (first := first_of.setdefault(entry.key, entry)) is not entry
@@ -165,8 +172,7 @@ class Appending:
         for run_id, packed in self.cancels.items():
             run = self.stream.runs.get(run_id)
             if run is not None and run.is_open and not run.is_cancel_requested:
-                at, reason, by = cancel_of(packed)
-                for tell in self.stream.cancel(run, at, reason, by):
+                for tell in self.stream.cancel(run, *cancel_of(packed)):
                     tell()
 
 
@@ -232,8 +238,9 @@ def append_all(
         by_bucket: defaultdict[int, list[Appending]] = defaultdict(list)
         for appending in left:
             by_bucket[appending.stream.bucket].append(appending)
+        epoch = new_epoch()
         calls = [
-            _call(keys, bucket, group, producer=producer, now=now)
+            _call(keys, bucket, group, epoch, producer=producer, now=now)
             for bucket, group in by_bucket.items()
         ]
         left = []
@@ -247,7 +254,9 @@ def append_all(
 class Naming:
     """The keys and arguments of a call, as its batches add to them."""
 
-    def __init__(self, keys: Keys, bucket: int, group: Sequence[Appending]) -> None:
+    def __init__(self, keys: Keys, bucket: int, group: Sequence[Appending], epoch: str) -> None:
+        self.epoch = epoch
+        """The name of a term, for each log that begins one now."""
         self._keys = keys
         self._bucket = bucket
         self.names = [keys.of_bucket(bucket, kind) for kind in ("open", "due", "ended")]
@@ -269,7 +278,9 @@ class Naming:
 _ARGUMENTS = 3
 
 
-def _call(keys: Keys, bucket: int, group: list[Appending], *, producer: str, now: str) -> Call:
-    naming = Naming(keys, bucket, group)
+def _call(
+    keys: Keys, bucket: int, group: list[Appending], epoch: str, *, producer: str, now: str
+) -> Call:
+    naming = Naming(keys, bucket, group, epoch)
     described = [appending.described(naming) for appending in group]
     return Call(bucket, "append", naming.names, (now, producer, encode(described), *naming.bodies))

@@ -60,6 +60,7 @@ class Callers:
     ) -> T:
         """Ask on this thread. Raises as ``run``."""
         store = self._take()
+        store.rested()
         try:
             return ask(store, *args, **kwargs)
         finally:

@@ -13,7 +13,7 @@ from catenary.eventlog.redis.errors import errors_of
 from catenary.eventlog.redis.link import Link
 from catenary.eventlog.redis.store import Store
 
-_ORDER = [Durability.MEMORY, Durability.PROCESS, Durability.POWER]
+_ORDER = list(Durability)
 _EVICTING = ("allkeys", "volatile")
 
 
@@ -24,21 +24,22 @@ class InForce(NamedTuple):
     text: str
 
 
-def in_force(store: Store, address: Address) -> InForce:
+def in_force(store: Store, address: Address, required: Durability | None) -> InForce:
     """
     Read what the servers are set to; of several the weakest counts.
 
     Raises:
-        ConfigError: If it is less than the URL asks for, or a server evicts keys.
+        ConfigError: If it is less than the URL asks for or is required, or a server evicts keys.
     """
     rows = [_row(link) for link in store.links()]
     weakest = min(rows, key=lambda row: _ORDER.index(row.durability))
-    wanted = address.durability
-    if wanted is not None and _ORDER.index(weakest.durability) < _ORDER.index(wanted):
-        raise ConfigError(
-            f"{address.shown} was asked for durability={wanted}, and gives less: {weakest.text}. "
-            "Set appendonly yes, and appendfsync always for power; or ask for less"
-        )
+    for wanted in (address.durability, required):
+        if wanted is not None and weakest.durability.is_below(wanted):
+            raise ConfigError(
+                f"{address.shown} was asked for durability {wanted}, and gives less: "
+                f"{weakest.text}. Set appendonly yes, and appendfsync always for power; or ask for "
+                "less"
+            )
     return weakest
 
 

@@ -23,9 +23,6 @@ from catenary.events import AgentCancelled, AgentError
 
 logger = logging.getLogger("catenary.eventlog")
 
-LOST_SECONDS = 5.0
-"""Runs of lost processes are looked for so often."""
-
 DUTY_MS = 3000
 """Whoever has the duty loses it after so long without a sweep."""
 
@@ -51,7 +48,7 @@ class DutifulLog(RunningLog):
         if not await self._ask(self._take_duty):
             return
         await self._do_what_is_due()
-        if now - self._lost_looked_at >= LOST_SECONDS and self._lease.may_judge(now):
+        if now - self._lost_looked_at >= self._lease.renew_seconds and self._lease.may_judge(now):
             self._lost_looked_at = now
             await self._close_lost_runs()
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import select
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-from hiredis import pack_command
+import hiredis
 from redis import Connection, SSLConnection
 from redis.backoff import NoBackoff
 from redis.exceptions import NoScriptError, ResponseError
@@ -21,6 +22,8 @@ TIMEOUT = 5.0
 """After so many seconds without an answer a connection is given up."""
 
 OLDEST = (6, 2)
+
+_pack: Callable[[tuple[Any, ...]], bytes] = hiredis.pack_command
 
 
 class Call(NamedTuple):
@@ -53,22 +56,24 @@ class Link:
             with errors_of(self.where):
                 self._connection.connect()
             about = self.info("server")
-            if self.info("replication").get("role") != "master":
-                raise LogUnavailable(f"{self.where} is a replica. Name the primary")
+            self.version = _version(about)
+            self.process = about.get("run_id", "")
+            """The id of the Redis process, another after each start."""
+            self._check(about)
         except BaseException:
             self.close()
             raise
-        self.version = _version(about)
-        self.process = about.get("run_id", "")
-        """The id of the Redis process, another after each start."""
-        if self.version < OLDEST or not self.process.isalnum():
-            self.close()
-            raise ConfigError(
-                f"{self.where} is version {about.get('redis_version')}; 6.2 or later is needed"
-            )
         self.is_sharded = self.version >= (7, 0)
         """Whether it knows sharded publishing."""
         self._scripts = scripts_for(rules, self.process, is_sharded=self.is_sharded)
+
+    def _check(self, about: dict[str, str]) -> None:
+        if self.version < OLDEST or not self.process.isalnum():
+            raise ConfigError(
+                f"{self.where} is version {about.get('redis_version')}; 6.2 or later is needed"
+            )
+        if self.info("replication").get("role") != "master":
+            raise LogUnavailable(f"{self.where} is a replica. Name the primary")
 
     def info(self, section: str) -> dict[str, str]:
         """Return a section of what the server tells of itself."""
@@ -79,13 +84,13 @@ class Link:
     def command(self, *words: bytes | str | float) -> Any:
         """Send one command and return its answer."""
         with errors_of(self.where):
-            self._connection.send_packed_command([pack_command(words)], check_health=False)
+            self._connection.send_packed_command([_pack(words)], check_health=False)
             return self._connection.read_response(disable_decoding=True)
 
     def commands(self, commands: Sequence[Sequence[bytes | str | int | float]]) -> list[Any]:
         """Send commands at once and return their answers, errors among them."""
         with errors_of(self.where):
-            self._send(b"".join(map(pack_command, map(tuple, commands))))
+            self._send(b"".join(map(_pack, map(tuple, commands))))
             return [self._answer() for _ in commands]
 
     def send_calls(self, calls: Sequence[Call]) -> None:
@@ -112,7 +117,7 @@ class Link:
 
     def _loaded(self, call: Call, script: Script) -> Any:
         # By EVAL: before Redis 7, SCRIPT LOAD would hand it to replicas too.
-        self._send(pack_command((b"EVAL", script.text, 0)))
+        self._send(_pack((b"EVAL", script.text, 0)))
         self._connection.read_response(disable_decoding=True)
         self._send(_packed(call, script))
         return self._connection.read_response(disable_decoding=True)
@@ -133,6 +138,12 @@ class Link:
         except ResponseError as error:
             return error
 
+    @property
+    def is_closed(self) -> bool:
+        """Whether the server has closed it, where no answer is waited for."""
+        sock = self.socket
+        return sock is None or bool(select.select([sock], [], [], 0)[0])
+
     # Listening
 
     @property
@@ -143,7 +154,7 @@ class Link:
     def say(self, *words: bytes | str) -> None:
         """Send a command whose answer comes among what is published."""
         with errors_of(self.where):
-            self._send(pack_command(words))
+            self._send(_pack(words))
 
     def close(self) -> None:
         """Close the connection. Idempotent."""
@@ -151,13 +162,12 @@ class Link:
 
 
 def _packed(call: Call, script: Script) -> bytes:
-    packed: bytes = pack_command((b"EVALSHA", script.sha, len(call.keys), *call.keys, *call.args))
-    return packed
+    return _pack((b"EVALSHA", script.sha, len(call.keys), *call.keys, *call.args))
 
 
-def connection_to(address: Address, host: str, port: int) -> Connection:
+def connection_to(address: Address, host: str, port: int) -> Any:
     """Return a connection, not yet open, that never tries again by itself."""
-    kind = SSLConnection if address.is_tls else Connection
+    kind: Any = SSLConnection if address.is_tls else Connection
     return kind(
         host=host,
         port=port,

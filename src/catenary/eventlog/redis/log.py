@@ -25,6 +25,7 @@ from catenary.eventlog.redis.reading import read_page
 from catenary.eventlog.redis.session import Session
 from catenary.eventlog.redis.stream import RedisStream
 from catenary.eventlog.retention import erased_entry
+from catenary.eventlog.shared_leases import LEASE_SECONDS
 from catenary.eventlog.stream import Stream, Watcher
 from catenary.position import Position
 
@@ -47,6 +48,7 @@ class RedisLog(DutifulLog):
     Args:
         url: ``redis://…`` or ``rediss://…``, as :mod:`catenary.eventlog.redis.address` reads it.
         clock: Replaces the store's own clock, in tests.
+        lease: After so many seconds without a word of a process its runs are lost.
         limits: ``log_intake_bytes``, ``intake_bytes``, ``log_reserve_bytes``, ``reserve_bytes``.
 
     Raises:
@@ -59,9 +61,12 @@ class RedisLog(DutifulLog):
         *,
         retention: Retention | None = None,
         clock: Callable[[], float] | None = None,
+        lease: float = LEASE_SECONDS,
         **limits: int,
     ) -> None:
-        super().__init__(parse(url), url=url, retention=retention, clock=clock, **limits)
+        super().__init__(
+            parse(url), url=url, retention=retention, clock=clock, lease=lease, **limits
+        )
         self.nodes: RedisNodes = RedisNodes(self)
 
     # Reading

@@ -161,6 +161,12 @@ class Store:
             self.servers.forget()
         self.close()
 
+    def rested(self) -> None:
+        """Before the next use after a while: drop connections that have been closed meanwhile."""
+        if any(link.is_closed for link in self._links.values()):
+            self.servers.forget()
+            self.close()
+
     def close(self) -> None:
         """Close every connection. Idempotent."""
         links, self._links = self._links, {}
@@ -170,7 +176,7 @@ class Store:
 
 def primary_of_sentinel(address: Address) -> Server:
     """Ask the sentinels for the primary; any of them will do."""
-    sentinel = Sentinel(
+    sentinel: Any = Sentinel(  # type: ignore[no-untyped-call]
         list(address.hosts),
         sentinel_kwargs={
             "username": address.sentinel_username,

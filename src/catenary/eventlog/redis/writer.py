@@ -21,7 +21,7 @@ from catenary.eventlog.redis.scripts import Rules
 from catenary.eventlog.redis.session import Session
 from catenary.eventlog.redis.store import Store
 from catenary.eventlog.redis.stream import RedisStream
-from catenary.eventlog.shared_leases import LEASE_SECONDS, Lease
+from catenary.eventlog.shared_leases import Lease
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -42,6 +42,7 @@ class RedisWriter(CommittingLog):
         url: str,
         retention: Retention | None,
         clock: Callable[[], float] | None,
+        lease: float,
         **limits: int,
     ) -> None:
         super().__init__(url=url, clock=clock or time.time, **limits)
@@ -54,7 +55,7 @@ class RedisWriter(CommittingLog):
         self._callers: Callers | None = None
         self._appendings: dict[int, Appending] = {}
         self._to_fold: set[RedisStream] = set()
-        self._lease = Lease()
+        self._lease = Lease(lease)
         self._alive: frozenset[str] = frozenset()
         self._in_force: InForce | None = None
 
@@ -71,10 +72,17 @@ class RedisWriter(CommittingLog):
         """Return what scripts are told of the time: nothing, so that they ask the store."""
         return "" if self._own_clock is None else str(int(self._own_clock() * 1000))
 
+    @property
+    def survives(self) -> str:
+        """What an acknowledged event survives, as far as it is known."""
+        if self._in_force is None:
+            return "what its Redis is set to: that is logged once it answers"
+        return self._in_force.text
+
     # Opening and closing
 
     def _open_store(self) -> None:
-        self._in_force = in_force(self._store, self.address)
+        self._in_force = in_force(self._store, self.address, self.required)
         self.durability = self._in_force.durability
         self._renew()
         self._callers = Callers(self.address, self._rules)
@@ -147,7 +155,7 @@ class RedisWriter(CommittingLog):
 
     def _renew(self) -> None:
         try:
-            life = int(LEASE_SECONDS * 1000)
+            life = int(self._lease.seconds * 1000)
             living = self._store.call(0, "lease", [self.keys.leases], self.holder, life)
         except LogError:
             self._lease.interrupted()
