@@ -19,6 +19,7 @@ from catenary.eventlog.redis.log import RedisLog
 from catenary.eventlog.stream import Stream
 from catenary.events import AgentError
 from catenary.position import Position
+from catenary.record import Record
 from catenary.wires.native import event_of, payload_of
 from tests.eventlog.redis_server import RedisServer
 from tests.eventlog.support import (
@@ -158,8 +159,9 @@ async def test_the_channel_is_heard_only_for_those_connected_here(
 ) -> None:
     """A log's channel is left with its last reader."""
     first, _ = nodes
-    stream = await first.watch(USER, one := Bell())
-    assert stream is await first.watch(USER, two := Bell())
+    one, two = Bell(), Bell()
+    stream = await first.watch(USER, one)
+    assert await first.watch(USER, two) is stream
     with redis.client() as client:
         assert len(client.pubsub_shardchannels()) == 1
         first.unwatch(stream, one)
@@ -227,7 +229,7 @@ async def test_a_lost_process_s_runs_are_closed_and_it_is_fenced(
     first, second = nodes
     await append(first, started(), delta("a"), tool_started("c1"))
     first._lease.is_due = lambda now: False  # type: ignore[method-assign]
-    records = []
+    records: list[Record] = []
     async with asyncio.timeout(15):
         while len(records) < 5:
             await second.sweep()
@@ -628,9 +630,12 @@ async def test_a_lost_answer_does_not_double(own: RedisServer) -> None:
 
 async def test_an_evicting_policy_is_refused(tmp_path: Path) -> None:
     """A server that may drop keys when it is full is no log."""
-    with RedisServer(tmp_path / "redis", "--maxmemory-policy", "allkeys-lru") as own:
-        with pytest.raises(ConfigError, match="noeviction"):
-            await RedisLog(own.url).start()
+    options = ("--maxmemory-policy", "allkeys-lru")
+    with (
+        RedisServer(tmp_path / "redis", *options) as own,
+        pytest.raises(ConfigError, match="noeviction"),
+    ):
+        await RedisLog(own.url).start()
 
 
 @pytest.mark.parametrize(
@@ -688,5 +693,5 @@ async def test_a_wrong_password_is_said_at_once(tmp_path: Path) -> None:
 
 async def test_a_server_that_is_away_is_said() -> None:
     """It may come: trying again later may help."""
-    with pytest.raises(LogUnavailable, match="127.0.0.1:1"):
+    with pytest.raises(LogUnavailable, match=r"127\.0\.0\.1:1"):
         await RedisLog("redis://127.0.0.1:1").start()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import select
+import selectors
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -141,8 +141,11 @@ class Link:
     @property
     def is_closed(self) -> bool:
         """Whether the server has closed it, where no answer is waited for."""
-        sock = self.socket
-        return sock is None or bool(select.select([sock], [], [], 0)[0])
+        if self.socket is None:
+            return True
+        with selectors.DefaultSelector() as selector:
+            selector.register(self.socket, selectors.EVENT_READ)
+            return bool(selector.select(0))
 
     # Listening
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import logging
 import os
-import select
+import selectors
 import socket
 import threading
 import time
@@ -214,7 +214,9 @@ class Ear:
     def _sleep(self, seconds: float) -> None:
         end = time.monotonic() + seconds
         while (left := end - time.monotonic()) > 0 and not self._listener.is_closed:
-            select.select([self._bell], [], [], left)
+            with selectors.DefaultSelector() as selector:
+                selector.register(self._bell, selectors.EVENT_READ)
+                selector.select(left)
             self._ring_off()
 
     def _ring_off(self) -> None:
@@ -243,12 +245,18 @@ class Ear:
             link.close()
 
     def _follow(self, link: Link) -> None:
+        self._ask(link)
+        with selectors.DefaultSelector() as selector:
+            selector.register(link.socket, selectors.EVENT_READ)
+            selector.register(self._bell, selectors.EVENT_READ)
+            self._follow_with(selector, link)
+
+    def _follow_with(self, selector: selectors.BaseSelector, link: Link) -> None:
         reader = Reader()
         is_tls = hasattr(link.socket, "pending")
         heard_at = said_at = time.monotonic()
-        self._ask(link)
         while not self._listener.is_closed:
-            ready, _, _ = select.select([link.socket, self._bell], [], [], 1.0)
+            ready = [key.fileobj for key, _ in selector.select(1.0)]
             now = time.monotonic()
             if self._bell in ready:
                 self._ring_off()
