@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +14,8 @@ from catenary.eventlog.memory import MemoryLog
 from catenary.eventlog.model import Durability
 from catenary.eventlog.redis.log import RedisLog
 from catenary.eventlog.sqlite import SqliteLog
-from tests.eventlog.redis_server import RedisServer
 from tests.eventlog.support import Clock
+from tests.redis_server import RedisServer, shared_server
 
 OpenLog = Callable[..., Awaitable[EventLog]]
 
@@ -40,18 +40,12 @@ def kind(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
-@pytest.fixture(scope="session")
-def shared_redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
-    """One server for all tests that do nothing to it."""
-    with RedisServer(tmp_path_factory.mktemp("redis")) as server:
-        yield server
-
-
 @pytest.fixture
-def redis(shared_redis: RedisServer) -> RedisServer:
+def redis() -> RedisServer:
     """A server without data, not to be stopped."""
-    shared_redis.flush()
-    return shared_redis
+    server = shared_server()
+    server.flush()
+    return server
 
 
 @pytest_asyncio.fixture

@@ -21,7 +21,6 @@ from catenary.events import AgentError
 from catenary.position import Position
 from catenary.record import Record
 from catenary.wires.native import event_of, payload_of
-from tests.eventlog.redis_server import RedisServer
 from tests.eventlog.support import (
     USER,
     Bell,
@@ -35,6 +34,7 @@ from tests.eventlog.support import (
     started,
     tool_started,
 )
+from tests.redis_server import RedisServer
 
 Opened = Callable[..., Any]
 

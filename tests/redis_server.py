@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import atexit
 import importlib.util
 import os
+import secrets
 import shutil
 import signal
 import socket
 import subprocess
+import tempfile
 import time
+from functools import cache
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -142,3 +146,19 @@ class RedisServer:
         trace: TracebackType | None,
     ) -> None:
         self.kill()
+
+
+@cache
+def shared_server() -> RedisServer:
+    """Return the one server for all tests that do nothing to it; it ends with the tests."""
+    directory = tempfile.TemporaryDirectory(prefix="catenary-redis-")
+    server = RedisServer(Path(directory.name))
+    server.start()
+    atexit.register(directory.cleanup)
+    atexit.register(server.kill)
+    return server
+
+
+def url_of_its_own() -> str:
+    """Return the URL of a log that shares nothing with others, on the shared server."""
+    return f"{shared_server().url}?key_prefix={secrets.token_hex(8)}"
