@@ -20,8 +20,8 @@ from catenary.fold import RunFold, decode_state, encode_state
 from catenary.record import Record, merge_adjacent, rest_after
 from catenary.wires.native import event_of
 
-COMPACT_EVENTS = 2000
-COMPACT_BYTES = 1024 * 1024
+COMPACT_EVENTS = 1000
+COMPACT_BYTES = 256 * 1024
 """How much one step of compaction takes in hand."""
 
 _CONFLICTS = 20

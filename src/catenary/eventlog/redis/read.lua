@@ -11,7 +11,9 @@ if meta.is_new then
   save(m, meta)
   redis.call('PEXPIRE', m, IDLE + 3600000)
 end
-local after, limit, limit_bytes = tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5])
+-- A place may claim more than there is, in more digits than an id takes.
+local after = math.min(tonumber(ARGV[3]), meta.h)
+local limit, limit_bytes = tonumber(ARGV[4]), tonumber(ARGV[5])
 local found, events, bytes = {}, 0, 0
 
 -- Two sources, each in order: a few at a time, the lower first.
