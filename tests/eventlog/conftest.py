@@ -19,7 +19,8 @@ from tests.redis_server import RedisServer, shared_server
 
 OpenLog = Callable[..., Awaitable[EventLog]]
 
-KINDS = ("memory", "sqlite-power", "sqlite-process", "redis")
+KINDS = ("memory", "sqlite-power", "sqlite-process", "redis", "redis-6.2", "valkey")
+REDIS_KINDS = ("redis", "redis-6.2", "valkey")
 
 
 @pytest.fixture
@@ -40,27 +41,29 @@ def kind(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
-@pytest.fixture
-def redis() -> RedisServer:
+@pytest.fixture(params=REDIS_KINDS)
+def redis(request: pytest.FixtureRequest) -> RedisServer:
     """A server without data, not to be stopped."""
-    server = shared_server()
+    return _flushed(str(request.param))
+
+
+def _flushed(kind: str) -> RedisServer:
+    server = shared_server(kind)
     server.flush()
     return server
 
 
 @pytest_asyncio.fixture
-async def open_log(
-    kind: str, path: Path, clock: Clock, request: pytest.FixtureRequest
-) -> AsyncIterator[OpenLog]:
+async def open_log(kind: str, path: Path, clock: Clock) -> AsyncIterator[OpenLog]:
     """Open a log; for one in a store, what was there before is there again."""
     logs: list[EventLog] = []
-    url = request.getfixturevalue("redis").url if kind == "redis" else ""
+    url = _flushed(kind).url if kind in REDIS_KINDS else ""
 
     async def open_one(**options: Any) -> EventLog:
         log: EventLog
         if kind == "memory":
             log = MemoryLog(clock=clock, **options)
-        elif kind == "redis":
+        elif kind in REDIS_KINDS:
             log = RedisLog(url, clock=clock, **options)
         else:
             durability = Durability(kind.removeprefix("sqlite-"))
