@@ -58,8 +58,18 @@ def free_port() -> int:
 class RedisServer:
     """One server process, on one port through all its lives."""
 
-    def __init__(self, directory: Path, *options: str, kind: str = "redis", port: int = 0) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        *options: str,
+        kind: str = "redis",
+        port: int = 0,
+        host: str = "127.0.0.1",
+        inside: tuple[str, ...] = (),
+    ) -> None:
         self._directory = directory
+        self._inside = inside
+        self.host = host
         self._options = options
         self._program = binary(kind)
         self.port = port or free_port()
@@ -78,9 +88,10 @@ class RedisServer:
 
     def _command(self) -> list[str]:
         return [
+            *self._inside,
             self._program,
-            *("--port", str(self.port), "--bind", "127.0.0.1", "--dir", str(self._directory)),
-            *("--save", "", "--repl-diskless-sync-delay", "0"),
+            *("--port", str(self.port), "--bind", self.host, "--dir", str(self._directory)),
+            *("--save", "", "--repl-diskless-sync-delay", "0", "--protected-mode", "no"),
             *self._options,
         ]
 
@@ -98,7 +109,7 @@ class RedisServer:
 
     def client(self) -> Redis:
         """Return a client of the tests' own, to be closed."""
-        return Redis(port=self.port, socket_timeout=5, socket_connect_timeout=5)
+        return Redis(self.host, self.port, socket_timeout=5, socket_connect_timeout=5)
 
     def kill(self) -> None:
         """End it as a crash would."""
@@ -132,7 +143,7 @@ class RedisServer:
 
     @property
     def url(self) -> str:
-        return f"redis://127.0.0.1:{self.port}/0"
+        return f"redis://{self.host}:{self.port}/0"
 
     def __enter__(self) -> Self:
         self.start()

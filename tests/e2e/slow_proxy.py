@@ -12,14 +12,14 @@ PIECE_BYTES = 64 * 1024
 
 class SlowProxy:
     """
-    Forwards to a port of this machine, each piece after ``delay`` seconds, in order.
+    Forwards to a server, each piece after ``delay`` seconds, in order.
 
     While ``is_up`` or ``is_down`` is False nothing goes that way: up is what
     clients send, down is what they are sent.
     """
 
-    def __init__(self, target: int) -> None:
-        self._target = target
+    def __init__(self, host: str, port: int) -> None:
+        self._target = (host, port)
         self._tasks: set[asyncio.Task[None]] = set()
         self.delay = 0.0
         self.is_up = True
@@ -51,7 +51,7 @@ class SlowProxy:
         writers = [writer]
         try:
             with contextlib.suppress(ConnectionError):
-                far_reader, far_writer = await asyncio.open_connection("127.0.0.1", self._target)
+                far_reader, far_writer = await asyncio.open_connection(*self._target)
                 writers.append(far_writer)
                 ways = [
                     asyncio.create_task(self._pump(reader, far_writer, is_up=True)),

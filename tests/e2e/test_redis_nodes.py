@@ -17,6 +17,7 @@ from catenary.validate.checker import Fault, OrderingChecker
 from tests.redis_server import RedisServer
 
 from .bridge_app import ACKNOWLEDGED
+from .islands import Island
 from .load import Producer, Reader, caught_up, heads, read_journal
 from .server import API_KEY, KEYS, Server
 from .slow_proxy import SlowProxy
@@ -54,10 +55,16 @@ class Scene:
     Redis through a network of its own.
     """
 
-    def __init__(self, directory: Path, *options: str, query: str = "") -> None:
+    def __init__(
+        self, directory: Path, *options: str, query: str = "", island: Island | None = None
+    ) -> None:
         self.directory = directory
-        self.redis = RedisServer(directory / "redis", *options)
-        self.networks = [SlowProxy(self.redis.port) for _ in range(2)]
+        place: dict[str, Any] = (
+            {"host": island.host, "inside": island.inside} if island is not None else {}
+        )
+        self.redis = RedisServer(directory / "redis", *options, **place)
+        self.networks = [SlowProxy(self.redis.host, self.redis.port) for _ in range(2)]
+        self.is_direct = island is not None
         self.query = query
         self.checker = OrderingChecker()
         self.nodes: list[Server] = []
@@ -77,9 +84,10 @@ class Scene:
             journal = directory / "acknowledged"
             journal.touch()
             self.journals.append(journal)
+            url = self.redis.url if self.is_direct else f"redis://127.0.0.1:{network.port}/0"
             node = Server(
                 directory,
-                *("serve", "--log", f"redis://127.0.0.1:{network.port}/0{self.query}"),
+                *("serve", "--log", f"{url}{self.query}"),
                 *("--app", "tests.e2e.bridge_app:make_bridge", "--log-level", "warning"),
                 **{**KEYS, ACKNOWLEDGED: str(journal)},
             )
@@ -296,5 +304,23 @@ async def test_a_partition_of_one_way_loses_nothing(
     await asyncio.sleep(8)
     network.is_up = network.is_down = True
     await asyncio.sleep(2)
+    assert list(map(str, await scene.settle())) == []
+    check_runs(scene)
+
+
+@pytest.mark.parametrize("direction", ["in", "out"])
+async def test_packets_that_are_dropped_one_way_lose_nothing(
+    tmp_path: Path, stack: AsyncExitStack, direction: str
+) -> None:
+    """Redis gets nothing, or what it sends does not arrive; neither end sees a close."""
+    island = stack.enter_context(Island())
+    scene = Scene(tmp_path, island=island)
+    await scene.open(stack)
+    await scene.start_agents(0)
+    await asyncio.sleep(1)
+    island.cut(direction)
+    await asyncio.sleep(8)
+    island.mend()
+    await asyncio.sleep(3)
     assert list(map(str, await scene.settle())) == []
     check_runs(scene)
