@@ -149,6 +149,7 @@ async def test_a_run_over_http_may_hit_any_node(nodes: Nodes) -> None:
 
         assert (await say(second, "agent_delta", delta="early")).status_code == 409
         began = await say(first, "agent_started", "k1")
+        assert began.status_code == 201, began.text
         assert (await say(second, "agent_started", "k1")).json() == began.json()
         assert (await say(second, "agent_started")).status_code == 409
         for n, http in enumerate((second, first, second)):
@@ -156,13 +157,15 @@ async def test_a_run_over_http_may_hit_any_node(nodes: Nodes) -> None:
         ran = await say(first, "tool_executing", tool_name="search", tool_call_id="c1")
         assert ran.status_code == 201
         assert (await say(second, "agent_completed")).status_code == 409
-        done = await say(second, "tool_completed", "k2", tool_name="search", tool_call_id="c1")
-        assert (
-            await say(first, "tool_completed", "k2", tool_name="search", tool_call_id="c1")
-        ).json() == done.json()
+        tool = {"tool_name": "search", "tool_call_id": "c1", "success": True}
+        done = await say(second, "tool_completed", "k2", **tool)
+        assert done.status_code == 201, done.text
+        again = await say(first, "tool_completed", "k2", **tool)
+        assert again.json() == done.json()
         await second.post("/api/runs/r1/cancel", json={})
         assert (await say(first, "agent_delta", delta="3")).json()["cancelled"] == ["r1"]
         ended = await say(second, "agent_completed", "k3")
+        assert ended.status_code == 201, ended.text
         assert (await say(first, "agent_completed", "k3")).json() == ended.json()
         late = await say(first, "agent_delta", delta="late")
         assert (late.status_code, late.json()["error"]) == (409, "run_closed")
