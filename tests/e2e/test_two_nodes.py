@@ -170,7 +170,7 @@ async def test_a_run_over_http_may_hit_any_node(nodes: Nodes) -> None:
         late = await say(first, "agent_delta", delta="late")
         assert (late.status_code, late.json()["error"]) == (409, "run_closed")
         run = (await first.get(f"/api/users/{USER}/runs")).json()["runs"][0]
-        assert (run["text"], run["status"]) == ("0 1 2 3", "completed")
+        assert (run["messages"][0]["text"], run["status"]) == ("0 1 2 3", "completed")
 
 
 async def test_many_requests_for_one_run_at_once(nodes: Nodes) -> None:
