@@ -89,6 +89,8 @@ class ClaimState(enum.Enum):
     """Nobody claimed it: the caller handles it and calls ``finish_command``."""
     HELD = "held"
     """This process handles it now."""
+    ELSEWHERE = "elsewhere"
+    """Another process handles it now: claim again for its reply."""
     DONE = "done"
     """It was handled; the reply is stored."""
     INTERRUPTED = "interrupted"

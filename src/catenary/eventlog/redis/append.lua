@@ -11,7 +11,7 @@
 --   lasts   { run, index }, of runs that start   keys    { key, digest, index } each
 --
 -- Answers one thing for each batch:
---   { 1, epoch, first, at, cancels, must_fold, runs known }   appended, now or before
+--   { 1, epoch, first, at, cancels, must_fold, fields of runs }   appended, now or before
 --   { 2, { run, reason } each, { key, digest, epoch, seq } each }   not appended
 --   { 3 }   a later batch of this producer is in the log: nobody waits for this one
 local open, due, ended = KEYS[1], KEYS[2], KEYS[3]
@@ -148,6 +148,8 @@ local function append(b, m, s, z, r, k)
     redis.call('HSET', r, 'e:' .. run, stop[2] .. ' ' .. seq .. ' ' .. now)
     -- In the order of their ends, also within a millisecond.
     redis.call('ZADD', ended, now * 1000 + seq % 1000, run_member(log, run))
+    redis.call('ZREMRANGEBYSCORE', ended, '-inf', (now - IDLE) * 1000)
+    redis.call('PEXPIRE', ended, IDLE)
     redis.call('ZADD', due, now, due_member('c', log, run))
     close(meta, m, r, open, run, log)
     runs = redis.call('HLEN', r)

@@ -50,7 +50,7 @@ class Appending:
         """The runs that the store says are not this holder's, and why."""
         self.cancels: dict[str, bytes] = {}
         self.must_fold = False
-        self.runs_known = 0
+        self.runs_fields = 0
         self._parts: list[Part] | None = None
         self._epoch, self._first, self._at = "", 0, 0
         closed: dict[str, Exception] = dict(stream.refused)
@@ -93,7 +93,7 @@ class Appending:
     def take(self, answer: list[Any]) -> bool:
         """Take the script's answer; False if the rest must be tried again."""
         if answer[0] == _APPENDED:
-            _, self._epoch, self._first, self._at, cancels, must_fold, self.runs_known = answer
+            _, self._epoch, self._first, self._at, cancels, must_fold, self.runs_fields = answer
             self.must_fold = bool(must_fold)
             self.cancels = {run: cancel.encode() for run, cancel in cancels}
             return True

@@ -12,7 +12,14 @@ from catenary.eventlog.redis.keeping import apply_once
 from catenary.eventlog.redis.keys import BUCKETS, Keys
 from catenary.eventlog.redis.link import Call
 from catenary.eventlog.redis.reading import records_between
-from catenary.eventlog.redis.runs import StoredRun, fields_of, stored_run, stored_runs
+from catenary.eventlog.redis.runs import (
+    META_FIELDS,
+    RUN_FIELDS,
+    StoredRun,
+    fields_of,
+    stored_run,
+    stored_runs,
+)
 from catenary.eventlog.redis.store import Store
 from catenary.eventlog.redis.stored import encode
 from catenary.eventlog.redis.stream import RedisStream
@@ -56,11 +63,11 @@ def some_runs(store: Store, keys: Keys, wanted: Sequence[RunKey]) -> list[Stored
 
 
 def _meta_fields(run_id: str) -> list[str]:
-    return [f"{kind}:{run_id}" for kind in "olx"]
+    return [f"{kind}:{run_id}" for kind in META_FIELDS]
 
 
 def _run_fields(run_id: str) -> list[str]:
-    return [f"{kind}:{run_id}" for kind in "iextf"]
+    return [f"{kind}:{run_id}" for kind in RUN_FIELDS]
 
 
 def run_from(

@@ -34,7 +34,10 @@ def claim(
         return Claim(ClaimState.CONFLICT)
     if len(answer) > 2:
         return Claim(ClaimState.DONE, answer[2])
-    return Claim(ClaimState.HELD if is_living(answer[1].decode()) else ClaimState.INTERRUPTED)
+    by = answer[1].decode()
+    if by == holder:
+        return Claim(ClaimState.HELD)
+    return Claim(ClaimState.ELSEWHERE if is_living(by) else ClaimState.INTERRUPTED)
 
 
 def reclaim(store: Store, log: LogAt, command_id: str, holder: str) -> None:

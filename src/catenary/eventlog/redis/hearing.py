@@ -140,6 +140,9 @@ class HearingLog(RedisWriter):
             self._note_seen_here(stream, Position.parse(rest[0]))
         elif kind == "x":
             self.drop_tail(stream)
+            if rest:
+                with self._step():
+                    stream.keys.clear()
 
     def _note_seen_here(self, stream: RedisStream, place: Position) -> None:
         with self._step():

@@ -11,7 +11,7 @@ from catenary.eventlog.epoch import new_epoch
 from catenary.eventlog.model import Retention
 from catenary.eventlog.redis.keys import Keys
 from catenary.eventlog.redis.reading import CHUNK_EVENTS, LogAt, read_chunk
-from catenary.eventlog.redis.runs import RunStart, fields_of, stored_runs
+from catenary.eventlog.redis.runs import RUN_FIELDS, RunStart, fields_of, stored_runs
 from catenary.eventlog.redis.store import Store
 from catenary.eventlog.redis.stored import Header, batch_of, encode, records_of
 from catenary.eventlog.redis.stream import RedisStream
@@ -24,7 +24,12 @@ COMPACT_EVENTS = 1000
 COMPACT_BYTES = 256 * 1024
 """How much one step of compaction takes in hand."""
 
+ENDED_RUNS_KEPT = 1000
+RUNS_LIMIT_FIELDS = 4 * ENDED_RUNS_KEPT
+"""With more than so many fields in the hash of runs the oldest ended ones are forgotten."""
+
 _CONFLICTS = 20
+_AT_ONCE = 1000
 
 
 def drop_folding(
@@ -181,6 +186,17 @@ def _scrub_runs(store: Store, keys: Keys, log: LogAt, log_id: str, thread_id: st
             kept = RunStart(started_at=run.info.started_at, thread_id=thread_id)
             args += [run.info.run_id, kept.packed()]
     store.call(log.bucket, "scrub", _scrub_keys(keys, log), *args)
+
+
+def forget_runs(store: Store, log: LogAt, log_id: str) -> None:
+    """Forget the oldest ended runs of a log beyond what is kept."""
+    meta = fields_of(store.command(log.bucket, "HGETALL", log.keys.meta))
+    runs = fields_of(store.command(log.bucket, "HGETALL", log.keys.runs))
+    ended = [run.info for run in stored_runs(log_id, meta, runs) if not run.info.is_open]
+    gone = ended[: max(0, len(ended) - ENDED_RUNS_KEPT)]
+    fields = [f"{kind}:{info.run_id}" for info in gone for kind in RUN_FIELDS]
+    for begin in range(0, len(fields), _AT_ONCE):
+        store.command(log.bucket, "HDEL", log.keys.runs, *fields[begin : begin + _AT_ONCE])
 
 
 def trim(store: Store, keys: Keys, streams: list[RedisStream], now: str) -> list[RedisStream]:

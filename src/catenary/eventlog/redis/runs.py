@@ -16,6 +16,11 @@ _encode = msgspec.json.Encoder().encode
 _decode_tools = msgspec.msgpack.Decoder(dict[str, tuple[str, int]]).decode
 
 
+META_FIELDS = "olx"
+RUN_FIELDS = "iextf"
+"""The kinds of fields that tell of a run, in a log's meta and in its runs; see prelude.lua."""
+
+
 class RunStart(msgspec.Struct, frozen=True, omit_defaults=True):
     """What the start of a run says, for as long as the run is known."""
 

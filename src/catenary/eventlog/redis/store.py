@@ -87,6 +87,11 @@ class Store:
         """Return an open connection to each server."""
         return list(dict.fromkeys(map(self.link, range(BUCKETS))))
 
+    @property
+    def processes(self) -> frozenset[str]:
+        """The Redis processes that it is connected to."""
+        return frozenset(link.process for link in self._links.values())
+
     # Calling
 
     def call(self, bucket: int, script: str, keys: Sequence[bytes], *args: Any) -> Any:

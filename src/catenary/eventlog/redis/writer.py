@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
-from catenary.errors import LogError, LogUnavailable
+from catenary.errors import ConfigError, LogError, LogUnavailable
 from catenary.eventlog.committer import CommittingLog
 from catenary.eventlog.committer_group import Group, Outcome
 from catenary.eventlog.model import Durability, Retention
@@ -55,9 +56,11 @@ class RedisWriter(CommittingLog):
         self._callers: Callers | None = None
         self._appendings: dict[int, Appending] = {}
         self._to_fold: set[RedisStream] = set()
+        self._to_forget: set[RedisStream] = set()
         self._lease = Lease(lease)
         self._alive: frozenset[str] = frozenset()
         self._in_force: InForce | None = None
+        self._processes: frozenset[str] = frozenset()
 
     def _new_stream(self, log_id: str) -> RedisStream:
         return RedisStream(log_id, self.keys)
@@ -82,11 +85,9 @@ class RedisWriter(CommittingLog):
     # Opening and closing
 
     def _open_store(self) -> None:
-        self._in_force = in_force(self._store, self.address, self.required)
-        self.durability = self._in_force.durability
+        self._note_servers(in_force(self._store, self.address, self.required))
         self._renew()
         self._callers = Callers(self.address, self._rules)
-        logger.info("%s: %s", self.address.shown, self._in_force.text)
 
     def _close_store(self) -> None:
         callers, self._callers = self._callers, None
@@ -112,26 +113,39 @@ class RedisWriter(CommittingLog):
     # Committing
 
     def _commit(self, group: Group) -> Outcome:
-        outcome = Outcome()
-        self._appendings = {
-            batch.number: self._appendings.get(batch.number) or self._appending(batch)
-            for batch in group.batches
-        }
-        appendings = list(self._appendings.values())
-        try:
+        with self._waiting_for_settings():
+            outcome = Outcome()
+            self._appendings = {
+                batch.number: self._appendings.get(batch.number) or self._appending(batch)
+                for batch in group.batches
+            }
+            appendings = list(self._appendings.values())
             append_all(self._store, self.keys, appendings, producer=self.holder, now=self._now())
+            for appending in appendings:
+                self._note_appended(appending, outcome)
+            for work in group.works:
+                outcome.results.append((work, work.act(self._session(outcome))))
+        self._appendings = {}
+        return outcome
+
+    @contextmanager
+    def _waiting_for_settings(self) -> Iterator[None]:
+        """While it is open, what a server refuses by its configuration waits as an outage does."""
+        try:
+            yield
+        except ConfigError as error:
+            self._lease.interrupted()
+            raise LogUnavailable(str(error)) from error
         except LogError:
             self._lease.interrupted()
             raise
-        for appending in appendings:
-            appending.tell(outcome)
-            if appending.must_fold:
-                self._to_fold.add(appending.stream)
-        for work in group.works:
-            session = self._session(outcome)
-            outcome.results.append((work, work.act(session)))
-        self._appendings = {}
-        return outcome
+
+    def _note_appended(self, appending: Appending, outcome: Outcome) -> None:
+        appending.tell(outcome)
+        if appending.must_fold:
+            self._to_fold.add(appending.stream)
+        if appending.runs_fields > keeping.RUNS_LIMIT_FIELDS:
+            self._to_forget.add(appending.stream)
 
     def _appending(self, batch: Any) -> Appending:
         return Appending(batch.stream, batch.entries, batch.number, self.holder)
@@ -145,23 +159,35 @@ class RedisWriter(CommittingLog):
     # Upkeep
 
     def _upkeep(self, *, is_idle: bool) -> float | None:
-        to_fold, self._to_fold = self._to_fold, set()
-        for stream in to_fold:
-            keeping.drop_folding(self._store, self.keys, stream, self._now(), self._retention)
-        if self._lease.is_due(time.monotonic()):
-            self._renew()
-            self._look_at_held()
+        with self._waiting_for_settings():
+            to_fold, self._to_fold = self._to_fold, set()
+            for stream in to_fold:
+                keeping.drop_folding(self._store, self.keys, stream, self._now(), self._retention)
+            to_forget, self._to_forget = self._to_forget, set()
+            for stream in to_forget:
+                keeping.forget_runs(self._store, stream.at(self._now()), stream.log_id)
+            if self._lease.is_due(time.monotonic()):
+                self._renew()
+                self._look_at_held()
         return max(0.01, self._lease.due_in(time.monotonic()))
 
     def _renew(self) -> None:
-        try:
-            life = int(self._lease.seconds * 1000)
-            living = self._store.call(0, "lease", [self.keys.leases], self.holder, life)
-        except LogError:
-            self._lease.interrupted()
-            raise
+        life = int(self._lease.seconds * 1000)
+        living = self._store.call(0, "lease", [self.keys.leases], self.holder, life)
         self._alive = frozenset(name.decode() for name in living)
         self._lease.renewed(time.monotonic())
+        if self._store.processes != self._processes:
+            self._note_servers(in_force(self._store, self.address, None))
+
+    def _note_servers(self, found: InForce) -> None:
+        """Say what holds on the servers that the log is on now."""
+        former, self._in_force = self._in_force, found
+        self._processes = self._store.processes
+        self.durability = found.durability
+        if former is None or former.durability is found.durability:
+            logger.info("%s: %s", self.address.shown, found.text)
+        else:
+            logger.warning("%s is another server now: %s", self.address.shown, found.text)
 
     def _look_at_held(self) -> None:
         """Learn of cancels and fences that concern the runs held here."""
