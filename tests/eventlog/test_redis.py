@@ -146,6 +146,35 @@ async def test_watching_again_while_the_channel_is_being_left(
         first.unwatch(stream, stays)
 
 
+async def test_what_is_appended_while_a_watch_begins_is_seen(
+    nodes: tuple[RedisLog, RedisLog],
+) -> None:
+    """The channel is heard before the head is read, so nothing falls between."""
+    first, second = nodes
+    for n in range(1, 200):
+        bell = Bell()
+        receipt = second.append(second.stream(USER), event(n))
+        stream = await first.watch(USER, bell)
+        await receipt
+        await until(lambda stream=stream, n=n: stream.head == n, 3.0)  # type: ignore[misc]
+        first.unwatch(stream, bell)
+        await until(lambda: first._listener is None or not first._listener._wanted)
+
+
+async def test_a_refused_key_may_be_used_again(nodes: tuple[RedisLog, RedisLog]) -> None:
+    """Nothing was appended under it: a list is refused whole where one of its runs is another's."""
+    first, second = nodes
+    await append(first, started(lease=30.0))
+    stream = second.stream(USER)
+    await second.adopt_runs(USER, ["r1"], [])
+    await first.adopt_runs(USER, ["r1"], [])
+    given = second.append_all(stream, [event(1, key="k"), delta("a")])
+    for receipt in given:
+        with pytest.raises(RunClosed):
+            await receipt
+    assert (await append(second, event(1, key="k")))[0].seq == 2
+
+
 async def test_an_idempotency_key_holds_on_every_node(nodes: tuple[RedisLog, RedisLog]) -> None:
     """A repeat on another node returns the first one's position; other content is an error."""
     first, second = nodes
@@ -449,6 +478,31 @@ async def test_a_store_that_lost_all_begins_again(
         assert follower.gaps[0].reason == "epoch"
         assert follower.gaps[0].resumes_at == after
         assert follower.place == after
+
+
+async def test_a_loss_is_told_without_another_event(
+    nodes: tuple[RedisLog, RedisLog], redis: RedisServer
+) -> None:
+    """Who was shown more than the store has is told as soon as heads are compared."""
+    first, second = nodes
+    follower = await Follower.of(second)
+    await append(first, *(event(n) for n in range(5)))
+    names = first.stream(USER).names
+    with redis.client() as client:
+        before = {name: client.dump(name) for name in (names.meta, names.stream)}
+        (last, *_) = reversed(await append(first, *(event(n) for n in range(5, 10))))
+        await follower.reach(10)
+        for name, dumped in before.items():
+            client.restore(name, 0, dumped, replace=True)
+        client.client_kill_filter(_type="pubsub")
+    async with asyncio.timeout(10):
+        while not follower.gaps:
+            await follower.catch_up()
+            await asyncio.sleep(0.01)
+    (gap,) = follower.gaps
+    assert (gap.reason, gap.after, gap.resumes_at.seq) == ("future", last, 6)
+    assert gap.resumes_at.epoch != last.epoch
+    assert (await append(first, event("after")))[0] == gap.resumes_at
 
 
 async def test_an_evicted_stream_is_a_gap(

@@ -13,12 +13,11 @@ from catenary.eventlog.redis.errors import errors_of
 from catenary.eventlog.redis.link import Link
 from catenary.eventlog.redis.store import Store
 
-_ORDER = list(Durability)
 _EVICTING = ("allkeys", "volatile")
 
 
 class InForce(NamedTuple):
-    """Which row of the durability table holds."""
+    """Which row of the durability table holds; ``text`` says what an event survives."""
 
     durability: Durability
     text: str
@@ -32,13 +31,13 @@ def in_force(store: Store, address: Address, required: Durability | None) -> InF
         ConfigError: If it is less than the URL asks for or is required, or a server evicts keys.
     """
     rows = [_row(link) for link in store.links()]
-    weakest = min(rows, key=lambda row: _ORDER.index(row.durability))
+    weakest = min(rows, key=lambda row: list(Durability).index(row.durability))
     for wanted in (address.durability, required):
         if wanted is not None and weakest.durability.is_below(wanted):
             raise ConfigError(
-                f"{address.shown} was asked for durability {wanted}, and gives less: "
-                f"{weakest.text}. Set appendonly yes, and appendfsync always for power; or ask for "
-                "less"
+                f"{address.shown} was asked for durability {wanted}, and gives less. An event "
+                f"survives {weakest.text}. Set appendonly yes, and appendfsync always for power; "
+                "or ask for less"
             )
     return weakest
 
@@ -52,26 +51,26 @@ def _row(link: Link) -> InForce:
         )
     is_appending = link.info("persistence").get("aof_enabled") == "1"
     replicas = int(link.info("replication").get("connected_slaves", "0"))
-    note = _of_replicas(replicas) + ("" if policy else ". Whether it evicts keys is unknown")
+    note = _of_replicas(replicas) + ("" if policy else "; whether it evicts keys is unknown")
     if not is_appending:
-        text = "no AOF: an acknowledged event survives the bridge, not the end of Redis"
+        text = "the end of every bridge, not the end of Redis, which has no AOF"
         return InForce(Durability.MEMORY, text + note)
     fsync = _config(link, "appendfsync")
     if fsync is None:
-        text = "durability unknown: CONFIG is forbidden, so appendfsync cannot be read"
+        text = "what is unknown: CONFIG is forbidden, so appendfsync cannot be read"
         return InForce(Durability.MEMORY, text + note)
     if fsync == "always":
-        text = "AOF always: an acknowledged event survives a loss of power of the primary"
+        text = "a loss of power, if the same primary comes back (AOF always)"
         return InForce(Durability.POWER, text + note)
     lost = "about the last second" if fsync == "everysec" else "up to half a minute"
-    text = f"AOF {fsync}: an event survives the end of Redis; a loss of power takes {lost}"
+    text = f"the end of Redis; a loss of power takes {lost} (AOF {fsync})"
     return InForce(Durability.PROCESS, text + note)
 
 
 def _of_replicas(count: int) -> str:
     if not count:
         return ""
-    return f". {count} replica(s): a failover may take the last events, and clients are told"
+    return f"; a failover to one of {count} replicas may take the last, and clients are told"
 
 
 def _config(link: Link, name: str) -> str | None:

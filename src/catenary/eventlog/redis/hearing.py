@@ -22,9 +22,7 @@ from catenary.position import Position
 
 logger = logging.getLogger("catenary.eventlog")
 
-_decode = msgspec.msgpack.Decoder(
-    list[tuple[str, int, int, str, str, list[tuple[str | bool, str | bool]]]]
-).decode
+_decode = msgspec.msgpack.Decoder(list[tuple[str, int, str, list[tuple[str, str]]]]).decode
 _decode_cancelled = msgspec.msgpack.Decoder(tuple[str, str, list[str]]).decode
 
 LOOK_SECONDS = 30.0
@@ -47,19 +45,16 @@ def look_at(
     for at, stream in enumerate(streams):
         places.setdefault(stream.bucket, []).append(at)
     calls = []
+    epoch = new_epoch()
     for bucket, ats in places.items():
         names = [key for at in ats for key in streams[at].names[:2]]
-        asked = [(new_epoch(), runs[at] if runs else ()) for at in ats]
+        asked = [(epoch, runs[at] if runs else ()) for at in ats]
         calls.append(Call(bucket, "look", names, (now, encode(asked))))
     found: list[Look | None] = [None] * len(streams)
     for ats, answer in zip(places.values(), store.call_all(calls), strict=True):
-        for at, (epoch, head, _, _, seen, told) in zip(ats, _decode(answer), strict=True):
-            runs_told = [(owner or None, cancel or None) for owner, cancel in told]
-            found[at] = Look(
-                Position(epoch, head),
-                position_of(seen),
-                [(str(o) if o else None, str(c).encode() if c else None) for o, c in runs_told],
-            )
+        for at, (named, head, seen, told) in zip(ats, _decode(answer), strict=True):
+            of_runs = [(owner or None, cancel.encode() or None) for owner, cancel in told]
+            found[at] = Look(Position(named, head), position_of(seen), of_runs)
     return [look for look in found if look is not None]
 
 

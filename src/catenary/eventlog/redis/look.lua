@@ -2,7 +2,7 @@
 --
 -- KEYS  for each log: meta, stream
 -- ARGV  the time or '', the logs packed: { epoch, runs } each
--- Answers for each: { epoch, head, first, former, seen, { owner or false, cancel or false } for each run }
+-- Answers for each: { epoch, head, seen, { owner or '', cancel or '' } for each run }
 local now = time_of(ARGV[1])
 local answers = {}
 for i, asked in ipairs(cmsgpack.unpack(ARGV[2])) do
@@ -21,9 +21,9 @@ for i, asked in ipairs(cmsgpack.unpack(ARGV[2])) do
   if #fields > 0 then
     local v = hmget(m, fields)
     for j = 1, #fields, 2 do
-      runs[#runs + 1] = { v[j] and string.match(v[j], ' (.*)$') or false, v[j + 1] or false }
+      runs[#runs + 1] = { v[j] and string.match(v[j], ' (.*)$') or '', v[j + 1] or '' }
     end
   end
-  answers[i] = { meta.e, meta.h, meta.f, meta.T, meta.s, runs }
+  answers[i] = { meta.e, meta.h, meta.s, runs }
 end
 return cmsgpack.pack(answers)

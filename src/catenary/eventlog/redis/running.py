@@ -110,19 +110,22 @@ class RunningLog(HearingLog):
     async def unreported_runs(self, limit: int) -> list[RunInfo]:
         """Return ended runs that nobody was told of; for a while they are this process's."""
         now = time.monotonic()
-        buckets = set(self._buckets_with_ends)
-        if now - self._looked_everywhere_at >= LOOK_EVERYWHERE_SECONDS:
-            buckets = set(range(BUCKETS))
-        found = await self._ask(
-            asking.take_ended, self.keys, sorted(buckets), self.holder, limit, self._now()
-        )
-        if len(buckets) == BUCKETS:
+        is_everywhere = now - self._looked_everywhere_at >= LOOK_EVERYWHERE_SECONDS
+        # Taken out first: what ends meanwhile is put in again.
+        buckets, self._buckets_with_ends = self._buckets_with_ends, set()
+        asked = range(BUCKETS) if is_everywhere else sorted(buckets)
+        is_complete = False
+        try:
+            found = await self._ask(
+                asking.take_ended, self.keys, asked, self.holder, limit, self._now()
+            )
+            is_complete = len(found) < limit
+        finally:
+            if not is_complete:
+                self._buckets_with_ends |= buckets
+        if is_everywhere:
             self._looked_everywhere_at = now
-        with_ends = {self.keys.bucket_of(log_id) for _, (log_id, _) in found}
-        if len(found) < limit:
-            # What ended meanwhile came into the set again.
-            self._buckets_with_ends -= buckets - with_ends
-        self._buckets_with_ends |= with_ends
+        self._buckets_with_ends.update(self.keys.bucket_of(log_id) for _, (log_id, _) in found)
         return await self._some(run for _, run in found)
 
     async def mark_reported(self, log_id: str, run_id: str) -> None:
@@ -218,6 +221,9 @@ class RunningLog(HearingLog):
         """Know here what other nodes know of leased runs and of idempotency keys."""
         stream = self.stream(log_id)
         wanted, asked = list(run_ids), list(keys)
+        if not wanted:
+            # What concerns no run the store decides with the append.
+            return frozenset()
         found, values = await self._ask(
             asking.adopt, self.keys, stream, self.holder, "leased", wanted, asked
         )
@@ -240,18 +246,20 @@ class RunningLog(HearingLog):
         """Bring what is known here of a leased run up to the store; True if it is held here."""
         with self._step():
             run = stream.runs.get(run_id)
-            has_waiting = any(entry.run_id == run_id for entry in stream.uncommitted())
-        if run is not None and run.is_open and has_waiting:
-            return True
-        if stored is None:
-            return run is not None
-        if not stored.info.is_open:
-            with self._step():
+            if run is not None and run.is_open:
+                seen = stored.info.last_seq if stored is not None else 0
+                is_waiting = any(entry.run_id == run_id for entry in stream.uncommitted())
+                if is_waiting or run.last_seq > seen:
+                    # What is known here is ahead of what the store answered.
+                    return True
+            if stored is None:
+                return run is not None
+            if not stored.info.is_open:
                 ended = stream.runs.setdefault(run_id, HeldRun(run_id, stored.info.thread_id))
-                ended.close(ended.grammar.closed_because)
+                ended.close("it has ended")
                 stream.open_runs.discard(run_id)
-            return True
-        return self._hold(stream, stored)
+                return True
+            return self._hold(stream, stored)
 
     async def close_run(
         self, log_id: str, run_id: str, end: AgentError | AgentCancelled, because: str

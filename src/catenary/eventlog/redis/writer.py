@@ -185,9 +185,11 @@ class RedisWriter(CommittingLog):
         self._processes = self._store.processes
         self.durability = found.durability
         if former is None or former.durability is found.durability:
-            logger.info("%s: %s", self.address.shown, found.text)
+            logger.info("%s: an event survives %s", self.address.shown, found.text)
         else:
-            logger.warning("%s is another server now: %s", self.address.shown, found.text)
+            logger.warning(
+                "%s is another server now: an event survives %s", self.address.shown, found.text
+            )
 
     def _look_at_held(self) -> None:
         """Learn of cancels and fences that concern the runs held here."""
