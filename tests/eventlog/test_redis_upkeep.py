@@ -173,6 +173,7 @@ async def test_a_full_redis_stops_nobody_who_reads(tmp_path: Path) -> None:
 async def test_every_key_expires_once_no_run_is_open(redis: RedisServer, clock: Clock) -> None:
     """While a run is open its user's keys stay; afterwards each has an end."""
     log = RedisLog(redis.url, clock=clock)
+    await append(log, event(0))
     await append(log, started(), tool_started("c1"), event(1, key="k"))
     await log.claim_command(USER, "m1", b"x")
     names = log.stream(USER).names
