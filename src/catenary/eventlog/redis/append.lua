@@ -100,7 +100,7 @@ local function append(b, m, s, z, r, k)
   settle_process(meta, epoch)
   local first = meta.h + 1
   for _, part in ipairs(b[5]) do
-    add(meta, s, channel, due, log, now, producer, part[1], part[2], ARGV[part[3]])
+    add(meta, s, due, log, now, producer, part[1], part[2], ARGV[part[3]])
   end
   local more = {}
   for _, start in ipairs(b[6]) do
@@ -159,7 +159,7 @@ local function append(b, m, s, z, r, k)
     must_fold = trim(m, meta, s, z, due, log, now) or must_fold
   end
   keep(meta, now, m, s, z, r, k)
-  save(m, meta)
+  finish(m, meta, channel)
   return { 1, meta.e, first, now, cancels, must_fold, runs }
 end
 

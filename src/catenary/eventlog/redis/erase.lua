@@ -27,8 +27,8 @@ end
 redis.call('DEL', z, r, k, c)
 redis.call('XTRIM', s, 'MAXLEN', 0)
 meta.n, meta.b, meta.a, meta.oc, meta.f, meta.u = 0, 0, 0, 0, meta.h + 1, 0
-redis.call(PUBLISH, ARGV[4], 'x all')
-add(meta, s, ARGV[4], due, log, now, '-', 1, tonumber(ARGV[5]), ARGV[6])
+add(meta, s, due, log, now, '-', 1, tonumber(ARGV[5]), ARGV[6])
 keep(meta, now, m, s, z, r, k)
-save(m, meta)
+redis.call(PUBLISH, ARGV[4], 'x all')
+finish(m, meta, ARGV[4])
 return count

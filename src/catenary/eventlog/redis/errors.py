@@ -40,7 +40,8 @@ class Moved(LogUnavailable):
 def explained(where: str, error: driver.RedisError | OSError) -> Exception:
     """Return what an error means here: the error itself where it is a defect of ours."""
     text = f"{where}: {error}".removesuffix(".")
-    if isinstance(error, driver.NoPermissionError) or "NOPERM" in text:
+    is_denied = "NOPERM" in text or "The user executing the script can't" in text
+    if isinstance(error, driver.NoPermissionError) or is_denied:
         return ConfigError(f"{text}. docs/how-to/redis.md lists what its user must be allowed")
     if isinstance(error, driver.AuthenticationError):
         return ConfigError(f"{text}. Check the user and the password in the URL")

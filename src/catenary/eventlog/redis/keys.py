@@ -39,9 +39,10 @@ class Keys:
 
     def __init__(self, prefix: str) -> None:
         self._prefix = prefix
-        self.leases = f"{prefix}:{{leases}}".encode()
+        # What belongs to no log lies in the first bucket.
+        self.leases = self.of_bucket(0, "leases")
         """Sorted set: the processes that live, by when their lease ends."""
-        self.duty = f"{prefix}:{{leases}}:duty".encode()
+        self.duty = self.of_bucket(0, "duty")
         """Who looks after what is nobody's: one process at a time."""
         self.nodes_channel = f"{prefix}:nodes".encode()
 

@@ -111,18 +111,26 @@ local function due_member(kind, log, run) return cmsgpack.pack({ kind, log, run 
 local function run_member(log, run) return cmsgpack.pack({ log, run }) end
 
 -- Append records that were packed together; they get the next numbers.
-local function add(meta, stream, channel, due, log, now, producer, events, bytes, body)
+local function add(meta, stream, due, log, now, producer, events, bytes, body)
   local first, last = meta.h + 1, meta.h + events
   local d = 'b ' .. meta.e .. ' ' .. first .. ' ' .. last .. ' ' .. now .. ' ' .. events .. ' '
     .. bytes .. ' ' .. producer .. '\n' .. body
   redis.call('XADD', stream, last .. '-0', 'd', d)
-  redis.call(PUBLISH, channel, d)
+  meta.to_tell = meta.to_tell or {}
+  table.insert(meta.to_tell, d)
   if meta.n == 0 then
     meta.a, meta.f = now, first
     redis.call('ZADD', due, now + AGE, due_member('a', log))
   end
   meta.h, meta.n, meta.b = last, meta.n + events, meta.b + bytes
   return first
+end
+
+-- Store a log's meta, then tell its readers what was added: last, so that a call
+-- that may not publish has stored all that tells a repeat from a new batch.
+local function finish(key, meta, channel)
+  redis.call('HSET', key, unpack(pairs_of(meta)))
+  for _, d in ipairs(meta.to_tell or {}) do redis.call(PUBLISH, channel, d) end
 end
 
 -- The oldest batch that is retained, wherever it stands.

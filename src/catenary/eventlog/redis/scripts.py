@@ -38,6 +38,7 @@ NAMES = (
     "adopt",
     "report",
     "present",
+    "probe",
 )
 
 IDLE_MS = 7 * 24 * 3600 * 1000

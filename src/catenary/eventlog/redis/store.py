@@ -26,6 +26,8 @@ class Servers:
     def __init__(self, address: Address) -> None:
         self._address = address
         self._map: dict[int, Server] = {}
+        self._known = list(address.hosts)
+        """Of a cluster: whom to ask who has what."""
 
     @property
     def is_cluster(self) -> bool:
@@ -41,7 +43,8 @@ class Servers:
 
     def _ask(self) -> dict[int, Server]:
         if self.is_cluster:
-            self._map = buckets_of_cluster(self._address)
+            self._map = buckets_of_cluster(self._address, self._known)
+            self._known = list({*self._address.hosts, *self._map.values()})
         else:
             is_watched = self._address.topology is Topology.SENTINEL
             server = primary_of_sentinel(self._address) if is_watched else self._address.hosts[0]
@@ -201,10 +204,10 @@ def primary_of_sentinel(address: Address) -> Server:
     return str(host), int(port)
 
 
-def buckets_of_cluster(address: Address) -> dict[int, Server]:
+def buckets_of_cluster(address: Address, known: Sequence[Server]) -> dict[int, Server]:
     """Ask the nodes of a cluster, in any order, which server has which bucket."""
     problem: Exception | None = None
-    for host, port in random.sample(address.hosts, len(address.hosts)):
+    for host, port in random.sample(known, len(known)):
         try:
             slots = _slots(address, host, port)
             return {bucket: slots[slot_of(bucket)] for bucket in range(BUCKETS)}

@@ -6,11 +6,11 @@ import logging
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, Concatenate, ParamSpec, TypeVar
+from typing import Concatenate, ParamSpec, TypeVar
 
 from catenary.errors import ConfigError, LogError, LogUnavailable
 from catenary.eventlog.committer import CommittingLog
-from catenary.eventlog.committer_group import Group, Outcome
+from catenary.eventlog.committer_group import Batch, Group, Outcome
 from catenary.eventlog.model import Durability, Retention
 from catenary.eventlog.redis import keeping
 from catenary.eventlog.redis.address import Address
@@ -55,6 +55,7 @@ class RedisWriter(CommittingLog):
         self._store = Store(address, self._rules, wait=address.wait)
         self._callers: Callers | None = None
         self._appendings: dict[int, Appending] = {}
+        """The batches that are under way, by their number."""
         self._to_fold: set[RedisStream] = set()
         self._to_forget: set[RedisStream] = set()
         self._lease = Lease(lease)
@@ -86,6 +87,8 @@ class RedisWriter(CommittingLog):
 
     def _open_store(self) -> None:
         self._note_servers(in_force(self._store, self.address, self.required))
+        probe = self.keys.of_log("\0probe")
+        self._store.call(self.keys.bucket_of("\0probe"), "probe", probe[:5], probe.channel)
         self._renew()
         self._callers = Callers(self.address, self._rules)
 
@@ -115,17 +118,14 @@ class RedisWriter(CommittingLog):
     def _commit(self, group: Group) -> Outcome:
         with self._waiting_for_settings():
             outcome = Outcome()
-            self._appendings = {
-                batch.number: self._appendings.get(batch.number) or self._appending(batch)
-                for batch in group.batches
-            }
-            appendings = list(self._appendings.values())
+            appendings = [self._appending(batch) for batch in group.batches]
             append_all(self._store, self.keys, appendings, producer=self.holder, now=self._now())
             for appending in appendings:
                 self._note_appended(appending, outcome)
             for work in group.works:
                 outcome.results.append((work, work.act(self._session(outcome))))
-        self._appendings = {}
+        for batch in group.batches:
+            del self._appendings[batch.number]
         return outcome
 
     @contextmanager
@@ -147,8 +147,15 @@ class RedisWriter(CommittingLog):
         if appending.runs_fields > keeping.RUNS_LIMIT_FIELDS:
             self._to_forget.add(appending.stream)
 
-    def _appending(self, batch: Any) -> Appending:
-        return Appending(batch.stream, batch.entries, batch.number, self.holder)
+    def _appending(self, batch: Batch) -> Appending:
+        """Return a batch with what the store has said of it in earlier attempts."""
+        found = self._appendings.get(batch.number)
+        if found is None:
+            stream = batch.stream
+            assert isinstance(stream, RedisStream)
+            found = Appending(stream, batch.entries, batch.number, self.holder)
+            self._appendings[batch.number] = found
+        return found
 
     def _session(self, outcome: Outcome) -> Session:
         return Session(self._store, self.keys, outcome, holder=self.holder, now=self._now())
