@@ -195,6 +195,26 @@ async def test_old_idempotency_keys_are_forgotten(nodes: tuple[RedisLog, RedisLo
     assert (await append(second, event(0, key="k0")))[0].seq == 5001
 
 
+async def test_a_batch_keeps_what_was_said_of_it(nodes: tuple[RedisLog, RedisLog]) -> None:
+    """A batch of which a part was refused is tried again without it, also where all fails once."""
+    first, second = nodes
+    await append(first, started())
+    stream = second.stream(USER)
+    blocked = asyncio.create_task(second._do(lambda _: time.sleep(0.3)))
+    await asyncio.sleep(0.1)
+    before, refused, after = [
+        second.append(stream, entry) for entry in (event(1), started(), event(2))
+    ]
+    failing = asyncio.create_task(second._do(lambda _: 1 // 0))
+    with pytest.raises(ZeroDivisionError):
+        await failing
+    await blocked
+    with pytest.raises(RunClosed):
+        await refused
+    assert [(await before).seq, (await after).seq] == [2, 3]
+    assert [record.seq for record in await all_records(first)] == [1, 2, 3]
+
+
 # Runs
 
 
