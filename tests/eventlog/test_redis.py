@@ -20,6 +20,7 @@ from catenary.events import AgentError
 from catenary.position import Position
 from catenary.record import Record
 from catenary.wires.native import event_of
+from tests.e2e.cutting import CuttingProxy
 from tests.eventlog.following import Follower, until
 from tests.eventlog.support import (
     USER,
@@ -645,21 +646,25 @@ async def test_a_store_that_stands_still_loses_nothing(own: RedisServer) -> None
 
 
 async def test_a_lost_answer_does_not_double(own: RedisServer) -> None:
-    """Connections that are killed again and again in mid-stream: each event is there once."""
-    with own, own.client() as client:
-        log = RedisLog(own.url)
-        stream = log.stream(USER)
-        given = []
-        for n in range(2000):
-            given.append(log.append(stream, event(n)))
-            if n % 50 == 0:
-                client.client_kill_filter(_type="normal", skipme=True)
-            if n % 10 == 0:
-                await asyncio.sleep(0.001)
-        for receipt in given:
-            await receipt
-        assert numbers(await all_records(log)) == list(range(2000))
-        await log.stop()
+    """Connections that are cut at random bytes both ways: each event is there once, in order."""
+    seed = "20261125"
+    print(f"seed {seed}")
+    with own:
+        async with CuttingProxy(own.port, seed=seed, reach_bytes=150_000) as network:
+            log = RedisLog(f"redis://127.0.0.1:{network.port}/0")
+            stream = log.stream(USER)
+            given = []
+            for n in range(4000):
+                given.append(log.append(stream, event(n, size=200)))
+                if n % 20 == 0:
+                    await asyncio.sleep(0.002)
+            for receipt in given:
+                await receipt
+            assert network.cuts > 5
+            network.stop_cutting()
+            assert numbers(await all_records(log)) == list(range(4000))
+            assert [(await receipt).seq for receipt in given] == list(range(1, 4001))
+            await log.stop()
 
 
 # What it refuses
