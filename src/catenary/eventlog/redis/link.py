@@ -108,19 +108,22 @@ class Link:
         """
         with errors_of(self.where):
             answers = [self._answer() for _ in calls]
-            for at, answer in enumerate(answers):
+            loaded: set[str] = set()
+            for at, (call, answer) in enumerate(zip(calls, answers, strict=True)):
                 if isinstance(answer, NoScriptError):
-                    answers[at] = self._loaded(calls[at], self._scripts[calls[at].script])
+                    if call.script not in loaded:
+                        self._load(self._scripts[call.script])
+                        loaded.add(call.script)
+                    self._send(_packed(call, self._scripts[call.script]))
+                    answers[at] = self._connection.read_response(disable_decoding=True)
                 elif isinstance(answer, ResponseError):
                     raise answer
         return answers
 
-    def _loaded(self, call: Call, script: Script) -> Any:
+    def _load(self, script: Script) -> None:
         # By EVAL: before Redis 7, SCRIPT LOAD would hand it to replicas too.
         self._send(_pack((b"EVAL", script.text, 0)))
         self._connection.read_response(disable_decoding=True)
-        self._send(_packed(call, script))
-        return self._connection.read_response(disable_decoding=True)
 
     def checked(self, answer: Any) -> Any:
         """Return an answer, or raise what it is."""

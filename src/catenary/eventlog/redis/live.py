@@ -200,7 +200,9 @@ class Ear:
             except CatenaryError as error:
                 listener.servers.forget()
                 attempt = 0 if time.monotonic() - began > 1 else attempt + 1
-                logger.warning("live events of %s: %s", listener.address.shown, error)
+                # Once for each outage: that it lasts is the writer's to say.
+                level = logging.DEBUG if attempt > 1 else logging.WARNING
+                logger.log(level, "live events of %s: %s", listener.address.shown, error)
             except Exception:
                 attempt += 1
                 logger.exception("live events of %s: connecting again", listener.address.shown)
