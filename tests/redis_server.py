@@ -248,6 +248,7 @@ class Cluster:
 @cache
 def shared_server(kind: str = "redis") -> RedisServer:
     """Return the one server of a kind for all tests that do nothing to it; it ends with them."""
+    binary(kind)
     directory = tempfile.TemporaryDirectory(prefix="catenary-redis-")
     server = RedisServer(Path(directory.name), kind=kind)
     server.start()
