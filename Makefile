@@ -9,7 +9,7 @@ BIN := $(VENV)/bin
 PYTEST_ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-python test-js lint types bench docs conformance clean
+.PHONY: help run test test-python test-js lint types bench docs conformance clean chromium redis
 
 help: ## What can be made
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-12s %s\n", $$1, $$2}'
@@ -29,7 +29,7 @@ run: $(VENV)/installed-run ## Install, and run the demo: http://127.0.0.1:8000
 
 test: test-python test-js ## Install, and run all tests
 
-test-python: $(VENV)/installed-test chromium
+test-python: $(VENV)/installed-test chromium redis
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
 
 test-js: clients/js/node_modules/.package-lock.json
@@ -45,6 +45,13 @@ chromium:
 	apt-get update -q && DEBIAN_FRONTEND=noninteractive apt-get install -qy chromium; \
 	else echo "chromium is not installed: the browser tests will be skipped"; fi; }
 
+# The tests start servers of their own; elsewhere install Redis 6.2 or later as your system does.
+redis:
+	@command -v redis-server >/dev/null 2>&1 || { \
+	if command -v apt-get >/dev/null 2>&1 && [ "$$(id -u)" = 0 ]; then \
+	apt-get update -q && DEBIAN_FRONTEND=noninteractive apt-get install -qy redis-server nftables; \
+	else echo "redis-server is not installed: the tests of the Redis log will be skipped"; fi; }
+
 lint: $(VENV)/installed-test ## ruff, both as a linter and as a formatter
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -53,7 +60,7 @@ types: $(VENV)/installed-test ## mypy (strict) and pyright
 	$(BIN)/mypy
 	$(BIN)/pyright --pythonpath $(BIN)/python
 
-bench: $(VENV)/installed-test ## The benchmarks; see benchmarks/README.md
+bench: $(VENV)/installed-test redis ## The benchmarks; see benchmarks/README.md
 	$(BIN)/python benchmarks/run.py
 	$(BIN)/python benchmarks/append.py
 

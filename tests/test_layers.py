@@ -48,7 +48,7 @@ ROWS = [
     {"verbs", "auth", "tickets"},
     {"voice", "voices", "threads"},
     {"eventlog", "observe"},
-    {"wires", "session", "context", "redaction", "transport"},
+    {"wires", "session", "context", "redaction", "transport", "questions"},
     {"record", "envelope", "fold", "grammar", "limits"},
     {"encoding", "events"},
     {"position"},

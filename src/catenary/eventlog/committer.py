@@ -143,6 +143,7 @@ class CommittingLog(IntakeLog):
             else:
                 self._note_problem(None)
                 life.note_open()
+                self._keep_up(life, is_idle=False)
                 return True
 
     def _waits_to_open(self, life: Life, error: Exception) -> bool:
