@@ -19,8 +19,8 @@ from catenary.eventlog.redis.log import RedisLog
 from catenary.events import AgentError
 from catenary.position import Position
 from catenary.record import Record
+from catenary.validate.chaos import CALM, ChaosProxy, Faults, Incident
 from catenary.wires.native import event_of
-from tests.e2e.cutting import CuttingProxy
 from tests.eventlog.following import Follower, until
 from tests.eventlog.support import (
     USER,
@@ -650,7 +650,8 @@ async def test_a_lost_answer_does_not_double(own: RedisServer) -> None:
     seed = "20261125"
     print(f"seed {seed}")
     with own:
-        async with CuttingProxy(own.port, seed=seed, reach_bytes=150_000) as network:
+        faults = Faults(cut=1.0, cut_within_bytes=150_000)
+        async with ChaosProxy(own.port, faults=faults, seed=seed) as network:
             log = RedisLog(f"redis://127.0.0.1:{network.port}/0")
             stream = log.stream(USER)
             given = []
@@ -660,8 +661,8 @@ async def test_a_lost_answer_does_not_double(own: RedisServer) -> None:
                     await asyncio.sleep(0.002)
             for receipt in given:
                 await receipt
-            assert network.cuts > 5
-            network.stop_cutting()
+            assert network.journal.count(Incident.CUT, Incident.RESET) > 5
+            network.apply(CALM)
             assert numbers(await all_records(log)) == list(range(4000))
             assert [(await receipt).seq for receipt in given] == list(range(1, 4001))
             await log.stop()
