@@ -18,7 +18,8 @@ CORE = {
     "catenary.run_state",
     "catenary.record", "catenary.grammar", "catenary.envelope", "catenary.limits",
     "catenary.errors", "catenary.wires.native", "catenary.wires.sse", "catenary.eventlog.terms",
-    "catenary.transport",
+    "catenary.transport", "catenary.wires.turn", "catenary.wires.ai_sdk", "catenary.wires.ag_ui",
+    "catenary.wires.translation",
 }  # fmt: skip
 NOT_IN_CORE = {"asyncio", "socket", "threading", "time", "random", "ssl", "sqlite3"}
 

@@ -1,0 +1,340 @@
+"""
+Turns on the wires of other clients: how one begins, is found again, and is read.
+
+What is known of a turn is kept in the log: where it begins, by user and
+thread, so that it is found after a refresh, a restart, and on another node.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import secrets
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import msgspec
+from starlette.requests import HTTPConnection
+
+from catenary.answering import Answering
+from catenary.auth import Identity, may_use_thread
+from catenary.connection import Connection
+from catenary.encoding import encode
+from catenary.errors import ProtocolError
+from catenary.eventlog.model import CancelOutcome
+from catenary.inbound import Source
+from catenary.position import Position
+from catenary.serving.admission import Admission, Refusal
+from catenary.serving.messages import STATUSES
+from catenary.serving.query import Wanted
+from catenary.session import ClientMessage, Session
+from catenary.wires.native import event_of
+from catenary.wires.translation import TurnEncoder
+from catenary.wires.turn import Ending, Turn
+
+KEPT_SECONDS = 24 * 3600.0
+"""How long a turn can be found again."""
+
+REPLAYED_SECONDS = 60.0
+"""A turn that ended so lately is still replayed: its end may have come while a page was loading."""
+
+SENDERS_REMEMBERED = 10_000
+
+
+class Begun(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """
+    Where a turn begins: after which place, with which message or run.
+
+    ``wire_run_id`` is what its client calls the run, where clients name runs.
+    """
+
+    thread_id: str
+    after: str
+    message_id: str | None = None
+    run_id: str | None = None
+    wire_run_id: str | None = None
+
+    def turn(self) -> Turn:
+        """Return the turn before its first event."""
+        return Turn(message_id=self.message_id, run_id=self.run_id)
+
+
+class Asker(NamedTuple):
+    """Who asks, on which log, and with which request."""
+
+    identity: Identity
+    log_id: str
+    may_write: bool
+    request: HTTPConnection
+
+    @property
+    def source(self) -> Source:
+        """Who sends messages."""
+        return Source(identity=self.identity, log_id=self.log_id)
+
+
+class Turns:
+    """The turns of one bridge."""
+
+    def __init__(self, admission: Admission) -> None:
+        self.admission = admission
+        self._factory = admission.factory
+        self._log = admission.factory.log
+        self._answering = Answering(admission.factory.service)
+        self._rates: OrderedDict[str, Session] = OrderedDict()
+
+    # Who asks
+
+    async def asker(self, request: HTTPConnection) -> Asker:
+        """
+        Return who sends this request.
+
+        Raises:
+            Refusal: If the bridge is not ready, or the credentials or the log are refused.
+        """
+        self.admission.check_ready()
+        wanted = self.admission.wanted(request)
+        identity = await self.admission.require(request)
+        admitted = await self.admission.admit(
+            identity, Wanted(after="now", log_id=wanted.log_id, thread_ids=None)
+        )
+        return Asker(identity, admitted.log_id, admitted.may_write, request)
+
+    async def may_use(self, asker: Asker, thread_id: str) -> bool:
+        """Whether a thread is granted."""
+        rule = self._factory.service.authorize_thread
+        return await may_use_thread(rule, asker.identity, thread_id)
+
+    def check_rate(self, asker: Asker) -> None:
+        """Refuse with 429 who sends too much; the rate is that of the native wire."""
+        now = time.monotonic()
+        user_id = asker.identity.user_id
+        session = self._rates.pop(user_id, None) or Session(
+            "wires", self._factory.limits, now=now, is_authenticated=True
+        )
+        self._rates[user_id] = session
+        if len(self._rates) > SENDERS_REMEMBERED:
+            self._rates.popitem(last=False)
+        if not session.is_within_rate(now):
+            raise Refusal(429, "rate_limited", "too many messages a second", retry_after=1)
+
+    # Beginning
+
+    async def begin(
+        self,
+        asker: Asker,
+        *,
+        thread_id: str,
+        command_id: str,
+        data: Mapping[str, Any],
+        wire_run_id: str | None = None,
+    ) -> Begun:
+        """
+        Give a message of the user to the application; return the turn that answers it.
+
+        The same command again finds the turn that it began, unless that failed
+        or was cancelled: then it is another attempt.
+
+        Raises:
+            Refusal: As the application, or the rules of messages, answer.
+            LogError: If the log cannot be written.
+        """
+        if not asker.may_write:
+            raise Refusal(403, "forbidden", "this log may only be read")
+        former = await self.find(asker, thread_id)
+        if former is not None and former.message_id is not None:
+            turn = await self.seen(asker, former)
+            if former.message_id == f"msg_{command_id}":
+                if turn.ending not in {Ending.FAILED, Ending.CANCELLED}:
+                    return former
+                command_id = f"{command_id}_{secrets.token_hex(4)}"
+            elif turn.is_started and not turn.is_stopped:
+                raise Refusal(409, "turn_active", "an answer is being given in this chat: stop it")
+        begun = Begun(
+            thread_id=thread_id,
+            after=str(await self._log.head(asker.log_id)),
+            message_id=f"msg_{command_id}",
+            wire_run_id=wire_run_id,
+        )
+        message = ClientMessage(
+            type="user_message", id=command_id, thread_id=thread_id, data=dict(data)
+        )
+        await self._keep(asker, begun)
+        reply = msgspec.json.decode(await self._factory.service.handle(asker.source, message))
+        if reply["type"] == "error":
+            raise refusal_of(ProtocolError(reply["code"], reply["message"]))
+        return begun
+
+    async def _keep(self, asker: Asker, begun: Begun) -> None:
+        value = encode(begun)
+        await self._log.put(_key(asker.log_id, "thread", begun.thread_id), value, KEPT_SECONDS)
+        if begun.wire_run_id is not None:
+            await self._log.put(_key(asker.log_id, "run", begun.wire_run_id), value, KEPT_SECONDS)
+
+    async def answer(self, asker: Asker, answers: Mapping[str, Any], command_id: str) -> None:
+        """
+        Give answers of the user to what runs asked.
+
+        Those that another was faster with do not count, and those that are
+        over neither: what became of the questions is in the turn.
+
+        Raises:
+            Refusal: If a question was never asked here, or nobody can go on with it.
+        """
+        if not asker.may_write:
+            raise Refusal(403, "forbidden", "this log may only be read")
+        for request_id, answer in answers.items():
+            try:
+                await self._answering.take(
+                    asker.source, request_id, answer, f"{command_id}:{request_id}"[:256]
+                )
+            except ProtocolError as error:
+                if error.code != "not_found":
+                    raise refusal_of(error) from None
+
+    # Finding
+
+    async def find(self, asker: Asker, thread_id: str) -> Begun | None:
+        """Return the latest turn that was begun in a thread on one of these wires."""
+        return _begun(await self._log.get(_key(asker.log_id, "thread", thread_id)))
+
+    async def find_run(self, asker: Asker, wire_run_id: str) -> Begun | None:
+        """Return the turn that its client calls so."""
+        return _begun(await self._log.get(_key(asker.log_id, "run", wire_run_id)))
+
+    async def name_run(self, asker: Asker, begun: Begun, wire_run_id: str) -> Begun:
+        """Let a turn be found under another name of its client's, too."""
+        named = msgspec.structs.replace(begun, wire_run_id=wire_run_id)
+        await self._log.put(_key(asker.log_id, "run", wire_run_id), encode(named), KEPT_SECONDS)
+        return named
+
+    async def active(self, asker: Asker, thread_id: str) -> tuple[Begun, Turn] | None:
+        """
+        Return the turn of a thread that a page has to see: at work, waiting, or just ended.
+
+        A run that was begun in another way counts too.
+        """
+        found = await self.find(asker, thread_id)
+        if found is not None:
+            turn = await self.seen(asker, found)
+            is_late = turn.ended_at < (time.time() - REPLAYED_SECONDS) * 1000
+            if not turn.is_stopped or turn.ending is Ending.WAITING or not is_late:
+                return found, turn
+        runs = await self._log.runs(asker.log_id, thread_id=thread_id, only_open=True)
+        roots = [run for run in runs if run.parent_run_id is None]
+        if not roots:
+            return None
+        epoch = (await self._log.head(asker.log_id)).epoch
+        place = Position(epoch, max(roots[-1].first_seq - 1, 0))
+        found = Begun(thread_id=thread_id, after=str(place), run_id=roots[-1].run_id)
+        return found, await self.seen(asker, found)
+
+    async def seen(self, asker: Asker, begun: Begun) -> Turn:
+        """Return a turn as its events through now tell it."""
+        turn = begun.turn()
+        await self._feed(asker, begun, turn.take, None)
+        return turn
+
+    async def prime(
+        self, asker: Asker, begun: Begun, encoder: TurnEncoder, through: Position | None
+    ) -> tuple[list[dict[str, Any]], Position]:
+        """
+        Bring an encoder to a place, by default to now.
+
+        Returns the frames until there, which its reader has, and the place to
+        go on from.
+        """
+        frames: list[dict[str, Any]] = []
+        place = await self._feed(
+            asker, begun, lambda event: frames.extend(encoder.take(event)), through
+        )
+        return frames, place
+
+    async def _feed(
+        self,
+        asker: Asker,
+        begun: Begun,
+        take: Callable[[Any], object],
+        through: Position | None,
+    ) -> Position:
+        place = Position.parse(begun.after)
+        while through is None or place.seq < through.seq:
+            page = await self._log.read(asker.log_id, place, thread_ids={begun.thread_id})
+            for record in page.records:
+                if through is not None and record.first_seq > through.seq:
+                    return through
+                take(event_of(record))
+            place = page.place
+            if page.is_at_head:
+                break
+        return place if through is None else through
+
+    async def stop(self, asker: Asker, thread_id: str, *, reason: str | None = None) -> int:
+        """Ask for the open runs of a thread to be cancelled; returns how many."""
+        if not asker.may_write or not await self.may_use(asker, thread_id):
+            return 0
+        runs = await self._log.runs(asker.log_id, thread_id=thread_id, only_open=True)
+        asked = 0
+        for run in runs:
+            if run.parent_run_id is None:
+                outcome = await self._log.request_cancel(
+                    asker.log_id, run.run_id, reason=reason, by="user"
+                )
+                asked += outcome is CancelOutcome.STORED
+        return asked
+
+    # Reading
+
+    async def open(self, asker: Asker, begun: Begun, after: str | None = None) -> Connection:
+        """
+        Return a connection that reads a turn, from its beginning or from a place.
+
+        Give it a transport, then :meth:`start` it.
+
+        Raises:
+            Refusal: If the thread is not granted, or the log cannot be read.
+        """
+        connection = self.admission.new_connection(
+            asker.request, on_message=lambda *_: None, is_authenticated=True
+        )
+        wanted = self._wanted(asker, begun, after)
+        await self.admission.prepare(connection, asker.identity, wanted)
+        return connection
+
+    def start(self, connection: Connection, asker: Asker, begun: Begun) -> None:
+        """Let a connection read; its transport is there."""
+        self.admission.begin(connection, self._wanted(asker, begun, None))
+
+    def _wanted(self, asker: Asker, begun: Begun, after: str | None) -> Wanted:
+        threads = frozenset({begun.thread_id})
+        return Wanted(after=after or begun.after, log_id=asker.log_id, thread_ids=threads)
+
+
+def refusal_of(error: ProtocolError) -> Refusal:
+    """Return a refusal of a message as HTTP tells it."""
+    status = STATUSES.get(error.code, 500)
+    return Refusal(
+        int(status), error.code, error.message, retry_after=1 if status in {429, 503} else None
+    )
+
+
+def command_id(wire: str, *about: object) -> str:
+    """Return the id of a message that its client gave none of its own: the same for a repeat."""
+    return f"{wire}_{hashlib.blake2b(encode(about), digest_size=16).hexdigest()}"
+
+
+def _key(log_id: str, kind: str, name: str) -> str:
+    # Hashed, so that no name can reach another user's turn.
+    about = f"{log_id}\0{kind}\0{name}".encode()
+    return f"turn:{hashlib.blake2b(about, digest_size=20).hexdigest()}"
+
+
+def _begun(value: bytes | None) -> Begun | None:
+    if value is None:
+        return None
+    # Another version of this program may have put it.
+    with contextlib.suppress(msgspec.MsgspecError):
+        return msgspec.json.decode(value, type=Begun)
+    return None

@@ -1,0 +1,48 @@
+"""The wires of other clients, as routes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Literal
+
+from starlette.routing import BaseRoute
+
+from catenary.errors import ConfigError
+from catenary.serving.admission import Admission
+from catenary.serving.ai_sdk import AiSdkEndpoint
+from catenary.serving.answers import route
+from catenary.serving.turns import Turns
+
+OnAbort = Literal["cancel", "detach"]
+
+
+class Wires:
+    """
+    The endpoints of the wires that were chosen.
+
+    Raises:
+        ConfigError: If there is no such wire.
+    """
+
+    def __init__(self, admission: Admission, names: Sequence[str], *, on_abort: OnAbort) -> None:
+        self._turns = Turns(admission)
+        self._nesting = admission.factory.limits.nesting
+        self._on_abort = on_abort
+        known: dict[str, Callable[[], list[BaseRoute]]] = {"ai-sdk": self._ai_sdk}
+        unknown = set(names) - set(known)
+        if unknown:
+            text = f"no such wire: {', '.join(sorted(unknown))}; there are {', '.join(known)}"
+            raise ConfigError(text)
+        self._chosen = [known[name] for name in dict.fromkeys(names)]
+
+    def routes(self) -> list[BaseRoute]:
+        """Return their routes."""
+        return [one for routes in self._chosen for one in routes()]
+
+    def _ai_sdk(self) -> list[BaseRoute]:
+        http = AiSdkEndpoint(self._turns, nesting=self._nesting)
+        return [
+            route("/ai-sdk", http.send, "POST"),
+            route("/ai-sdk/{chat:path}/stream", http.resume, "GET"),
+            route("/ai-sdk/{chat:path}/stop", http.stop, "POST"),
+        ]
