@@ -97,11 +97,9 @@ async def tool(run: Run, count: int, _: list[str]) -> None:
 
 async def breaks(run: Run, _: int, __: list[str]) -> None:
     """Use a tool that fails, and go on."""
-    try:
-        async with run.tool("broken"):
-            raise RuntimeError("private")
-    except RuntimeError:
-        run.delta("It broke. ")
+    async with run.tool("broken") as one:
+        one.set_error("it broke")
+    run.delta("It broke. ")
 
 
 async def child(run: Run, count: int, _: list[str]) -> None:
@@ -166,12 +164,8 @@ ACTS: dict[str, Any] = {
 
 def main() -> None:
     """Serve until a signal."""
-    app = factory.asgi_app(
-        authenticate=who, api_key=API_KEY, wires=("ai-sdk",)
-    )
-    server = BridgeServer(
-        config_for(app), factory, on_started=lambda url: print(url, flush=True)
-    )
+    app = factory.asgi_app(authenticate=who, api_key=API_KEY, wires=("ai-sdk",))
+    server = BridgeServer(config_for(app), factory, on_started=lambda url: print(url, flush=True))
     server.run(sockets=[listen("127.0.0.1", int(sys.argv[1]) if len(sys.argv) > 1 else 0)])
 
 

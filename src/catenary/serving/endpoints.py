@@ -20,7 +20,8 @@ from catenary.serving.native import NativeEndpoint
 from catenary.serving.operators import Operators
 from catenary.serving.producers import COMMIT_TIMEOUT, Producers
 from catenary.serving.sse import SseEndpoint
-from catenary.serving.wires import OnAbort, Wires
+from catenary.serving.wire_socket import OnAbort
+from catenary.serving.wires import Wires
 from catenary.tickets import Tickets
 
 

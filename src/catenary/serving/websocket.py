@@ -65,6 +65,7 @@ class WebSocketProtocol(asyncio.Protocol):
         "_last_heard",
         "_late_pong",
         "_loop",
+        "_message_limit_bytes",
         "_pongs",
         "_receiver",
         "_server_state",
@@ -93,6 +94,7 @@ class WebSocketProtocol(asyncio.Protocol):
         self._state: State = CONNECTING
         self._receiver: Receiver | None = None
         self._inbound: Inbound | None = None
+        self._message_limit_bytes = self.max_message_bytes
         self._early: bytearray | None = None
         self._pongs = 0
         self._is_paused = False
@@ -152,6 +154,10 @@ class WebSocketProtocol(asyncio.Protocol):
         if response:
             self._write(response)
         self._hang_up()
+
+    def allow_messages(self, limit_bytes: int) -> None:
+        """Take messages up to this size; to be called before the handshake is answered."""
+        self._message_limit_bytes = limit_bytes
 
     @property
     def loop(self) -> asyncio.AbstractEventLoop:
@@ -313,7 +319,7 @@ class WebSocketProtocol(asyncio.Protocol):
 
     def _begin_inbound(self) -> Inbound:
         # Only now: many connections never send a frame.
-        self._inbound = Inbound(self.max_message_bytes)
+        self._inbound = Inbound(self._message_limit_bytes)
         return self._inbound
 
     def _take(self, data: bytes | bytearray) -> None:

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Literal
 
-from starlette.routing import BaseRoute
+from starlette.routing import BaseRoute, WebSocketRoute
+from starlette.types import Receive, Send
 
 from catenary.errors import ConfigError
 from catenary.serving.admission import Admission
 from catenary.serving.ai_sdk import AiSdkEndpoint
+from catenary.serving.ai_sdk_socket import AiSdkSocket
 from catenary.serving.answers import route
-from catenary.serving.turns import Turns
-
-OnAbort = Literal["cancel", "detach"]
+from catenary.serving.turns import Asker, Turns
+from catenary.serving.wire_socket import OnAbort, WireEndpoint, WireSocket
 
 
 class Wires:
@@ -45,4 +45,10 @@ class Wires:
             route("/ai-sdk", http.send, "POST"),
             route("/ai-sdk/{chat:path}/stream", http.resume, "GET"),
             route("/ai-sdk/{chat:path}/stop", http.stop, "POST"),
+            WebSocketRoute("/ws/ai-sdk", endpoint=WireEndpoint(self._turns, self._ai_sdk_socket)),
         ]
+
+    def _ai_sdk_socket(self, asker: Asker, receive: Receive, send: Send) -> WireSocket:
+        return AiSdkSocket(
+            self._turns, asker, receive, send, nesting=self._nesting, on_abort=self._on_abort
+        )

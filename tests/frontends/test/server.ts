@@ -32,7 +32,11 @@ export class Server {
       stdio: ["ignore", "pipe", "inherit"],
       env: { ...process.env, ...env },
     });
-    const [line] = (await once(child.stdout!, "data")) as [Buffer];
+    const ended = once(child, "exit").then(() => {
+      throw new Error("the server did not start; what it printed is above");
+    });
+    const [line] = (await Promise.race([once(child.stdout!, "data"), ended])) as [Buffer];
+    ended.catch(() => undefined);
     return new Server(String(line).trim(), child);
   }
 
