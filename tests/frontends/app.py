@@ -164,7 +164,7 @@ ACTS: dict[str, Any] = {
 
 def main() -> None:
     """Serve until a signal."""
-    app = factory.asgi_app(authenticate=who, api_key=API_KEY, wires=("ai-sdk",))
+    app = factory.asgi_app(authenticate=who, api_key=API_KEY, wires=("ai-sdk", "ag-ui", "tanstack"))
     server = BridgeServer(config_for(app), factory, on_started=lambda url: print(url, flush=True))
     server.run(sockets=[listen("127.0.0.1", int(sys.argv[1]) if len(sys.argv) > 1 else 0)])
 

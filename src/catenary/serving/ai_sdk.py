@@ -168,17 +168,9 @@ async def _answered(
     begun = await turns.find(asker, asked.id)
     if not answers or begun is None:
         raise Refusal(400, "bad_message", "the last message is the agent's, and answers nothing")
-    # Only what this turn asked: messages of clients hold answers of former turns too.
-    before = await turns.seen(asker, begun)
-    mine = {id: value for id, value in answers.items() if id in before.asked_at}
-    if not mine:
-        raise Refusal(403, "forbidden", "this turn asked no question with this id")
-    await turns.answer(asker, mine, command_id("ai", asked.id, mine))
+    through = await turns.answer(asker, begun, answers, command_id("ai", asked.id, answers))
     turn = await turns.seen(asker, begun)
     encoder = AiSdkTurn(begun.turn())
-    fresh = [turn.asked_at[id] for id in mine if id in before.pending]
-    # A repeat reads again what followed the last answer.
-    through = min(fresh) if fresh else max(turn.asked_at[id] for id in mine)
     _, place = await turns.prime(asker, begun, encoder, through)
     encoder.reopen()
     return begun, Translation(encoder, stops_from=turn.next_stop), str(place)

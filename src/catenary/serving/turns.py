@@ -47,7 +47,8 @@ class Begun(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """
     Where a turn begins: after which place, with which message or run.
 
-    ``wire_run_id`` is what its client calls the run, where clients name runs.
+    ``wire_run_id`` is what its client calls the run, where clients name runs;
+    what was said through ``through`` belongs to the client's former run.
     """
 
     thread_id: str
@@ -55,6 +56,7 @@ class Begun(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     message_id: str | None = None
     run_id: str | None = None
     wire_run_id: str | None = None
+    through: str | None = None
 
     def turn(self) -> Turn:
         """Return the turn before its first event."""
@@ -173,19 +175,26 @@ class Turns:
         if begun.wire_run_id is not None:
             await self._log.put(_key(asker.log_id, "run", begun.wire_run_id), value, KEPT_SECONDS)
 
-    async def answer(self, asker: Asker, answers: Mapping[str, Any], command_id: str) -> None:
+    async def answer(
+        self, asker: Asker, begun: Begun, answers: Mapping[str, Any], command_id: str
+    ) -> Position:
         """
-        Give answers of the user to what runs asked.
+        Give answers of the user to what a turn asked; return where it stopped for them.
 
         Those that another was faster with do not count, and those that are
-        over neither: what became of the questions is in the turn.
+        over neither: what became of the questions is in the turn. What other
+        turns asked is left out, for messages of clients hold that too.
 
         Raises:
-            Refusal: If a question was never asked here, or nobody can go on with it.
+            Refusal: If this turn asked none of these questions, or nobody can go on.
         """
         if not asker.may_write:
             raise Refusal(403, "forbidden", "this log may only be read")
-        for request_id, answer in answers.items():
+        turn = await self.seen(asker, begun)
+        mine = {id: answer for id, answer in answers.items() if id in turn.asked_at}
+        if not mine:
+            raise Refusal(403, "forbidden", "this server asked no question with this id")
+        for request_id, answer in mine.items():
             try:
                 await self._answering.take(
                     asker.source, request_id, answer, f"{command_id}:{request_id}"[:256]
@@ -193,6 +202,9 @@ class Turns:
             except ProtocolError as error:
                 if error.code != "not_found":
                     raise refusal_of(error) from None
+        fresh = [turn.asked_at[id] for id in mine if id in turn.pending]
+        # A repeat reads again what followed the last answer.
+        return min(fresh) if fresh else max(turn.asked_at[id] for id in mine)
 
     # Finding
 
@@ -204,9 +216,11 @@ class Turns:
         """Return the turn that its client calls so."""
         return _begun(await self._log.get(_key(asker.log_id, "run", wire_run_id)))
 
-    async def name_run(self, asker: Asker, begun: Begun, wire_run_id: str) -> Begun:
-        """Let a turn be found under another name of its client's, too."""
-        named = msgspec.structs.replace(begun, wire_run_id=wire_run_id)
+    async def name_run(
+        self, asker: Asker, begun: Begun, wire_run_id: str, through: Position
+    ) -> Begun:
+        """Let what follows a place in a turn be found under a name of its client's."""
+        named = msgspec.structs.replace(begun, wire_run_id=wire_run_id, through=str(through))
         await self._log.put(_key(asker.log_id, "run", wire_run_id), encode(named), KEPT_SECONDS)
         return named
 

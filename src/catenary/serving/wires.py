@@ -9,6 +9,8 @@ from starlette.types import Receive, Send
 
 from catenary.errors import ConfigError
 from catenary.serving.admission import Admission
+from catenary.serving.ag_ui import AgUiEndpoint
+from catenary.serving.ag_ui_socket import AgUiSocket, TanStackSocket
 from catenary.serving.ai_sdk import AiSdkEndpoint
 from catenary.serving.ai_sdk_socket import AiSdkSocket
 from catenary.serving.answers import route
@@ -28,7 +30,11 @@ class Wires:
         self._turns = Turns(admission)
         self._nesting = admission.factory.limits.nesting
         self._on_abort = on_abort
-        known: dict[str, Callable[[], list[BaseRoute]]] = {"ai-sdk": self._ai_sdk}
+        known: dict[str, Callable[[], list[BaseRoute]]] = {
+            "ai-sdk": self._ai_sdk,
+            "ag-ui": self._ag_ui,
+            "tanstack": self._tanstack,
+        }
         unknown = set(names) - set(known)
         if unknown:
             text = f"no such wire: {', '.join(sorted(unknown))}; there are {', '.join(known)}"
@@ -50,5 +56,30 @@ class Wires:
 
     def _ai_sdk_socket(self, asker: Asker, receive: Receive, send: Send) -> WireSocket:
         return AiSdkSocket(
+            self._turns, asker, receive, send, nesting=self._nesting, on_abort=self._on_abort
+        )
+
+    def _ag_ui(self) -> list[BaseRoute]:
+        http = AgUiEndpoint(self._turns, nesting=self._nesting)
+        socket = WireEndpoint(self._turns, self._ag_ui_socket)
+        return [
+            route("/ag-ui", http.run, "POST"),
+            route("/ag-ui/connect", http.connect, "POST"),
+            route("/ag-ui/stop", http.stop, "POST"),
+            WebSocketRoute("/ws/ag-ui", endpoint=socket),
+            WebSocketRoute("/ws/ag-ui/connect", endpoint=socket),
+        ]
+
+    def _ag_ui_socket(self, asker: Asker, receive: Receive, send: Send) -> WireSocket:
+        return AgUiSocket(
+            self._turns, asker, receive, send, nesting=self._nesting, on_abort=self._on_abort
+        )
+
+    def _tanstack(self) -> list[BaseRoute]:
+        endpoint = WireEndpoint(self._turns, self._tanstack_socket)
+        return [WebSocketRoute("/ws/tanstack", endpoint=endpoint)]
+
+    def _tanstack_socket(self, asker: Asker, receive: Receive, send: Send) -> WireSocket:
+        return TanStackSocket(
             self._turns, asker, receive, send, nesting=self._nesting, on_abort=self._on_abort
         )
