@@ -1,4 +1,4 @@
-"""The limits of the native wire, with their defaults (docs/protocol.md)."""
+"""The limits of a node, with their defaults (docs/protocol.md)."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     """What one client and one user may ask of a node. Times in seconds."""
 
     message_bytes: int = 64 * 1024
+    wire_message_bytes: int = 4 * 1024 * 1024
+    """On the wires of other clients, whose stock transports send whole histories."""
     nesting: int = 32
     connections_per_user: int = 30
     messages_per_second: float = 50

@@ -70,6 +70,11 @@ class Settings(BaseSettings):
     run_drain_timeout: Annotated[float, Field(ge=0)] = RUN_DRAIN_TIMEOUT
     """How long open runs may go on once the server is told to stop."""
 
+    wires: Words = ()
+    """Whose clients are served too: ai-sdk, ag-ui, tanstack."""
+    on_abort: Literal["cancel", "detach"] = "cancel"
+    """What the abort of a client on these wires does: cancel the run, or detach from it."""
+
     # The event log
 
     log: Annotated[str, Field(repr=False)] = "memory://"
@@ -106,6 +111,8 @@ class Settings(BaseSettings):
     """The most that the data of an event may take."""
     message_bytes: Annotated[int, Field(gt=0)] = _LIMITS.message_bytes
     """The most that a client's message may take."""
+    wire_message_bytes: Annotated[int, Field(gt=0)] = _LIMITS.wire_message_bytes
+    """The same on the wires of other clients, which send whole histories."""
     nesting: Annotated[int, Field(gt=0)] = _LIMITS.nesting
     """How deep a client's message may be nested."""
     connections_per_user: Annotated[int, Field(gt=0)] = _LIMITS.connections_per_user
@@ -138,7 +145,7 @@ class Settings(BaseSettings):
     """How much of the latest events is held in memory for all who are connected."""
 
     @field_validator(
-        "jwt_algorithms", "jwt_audience", "jwt_issuer", "allowed_origins", mode="before"
+        "jwt_algorithms", "jwt_audience", "jwt_issuer", "allowed_origins", "wires", mode="before"
     )
     @classmethod
     def _split(cls, value: Any) -> Any:

@@ -13,12 +13,10 @@ from catenary.context import check_id
 from catenary.errors import UsageError
 from catenary.position import Position
 from catenary.serving.admission import Refusal
-from catenary.serving.ai_sdk import BODY_LIMIT_BYTES
-from catenary.serving.answers import answer, decoded, read_body
+from catenary.serving.answers import answer, decoded
 from catenary.serving.sse import HEADERS
 from catenary.serving.turn_transport import EventStream, TurnResponse
 from catenary.serving.turns import Asker, Begun, Turns, command_id
-from catenary.session import nests_deeper
 from catenary.wires.ag_ui import AgUiTurn
 from catenary.wires.translation import Said, Translation
 
@@ -58,15 +56,13 @@ class Stream(NamedTuple):
     first: Sequence[Said] = ()
 
 
-def read_input(text: str, nesting: int) -> RunAgentInput:
+def read_input(text: str) -> RunAgentInput:
     """
     Read what a client sent.
 
     Raises:
         Refusal: If it is none, or its ids cannot be names in a log.
     """
-    if nests_deeper(text, nesting):
-        raise Refusal(400, "bad_message", f"a message nests at most {nesting} deep")
     asked = decoded(text.encode(), RunAgentInput)
     try:
         check_id("threadId", asked.threadId)
@@ -213,9 +209,8 @@ def _body(body: bytes, *, more: bool) -> dict[str, Any]:
 class AgUiEndpoint:
     """``POST /ag-ui``, ``/ag-ui/connect`` and ``/ag-ui/stop``, each with a ``RunAgentInput``."""
 
-    def __init__(self, turns: Turns, *, nesting: int) -> None:
+    def __init__(self, turns: Turns) -> None:
         self._turns = turns
-        self._nesting = nesting
 
     async def run(self, request: Request) -> Response:
         """Take a message, or answers, and stream the run; with ``Last-Event-ID``, its rest."""
@@ -245,8 +240,7 @@ class AgUiEndpoint:
     async def _read(self, request: Request) -> tuple[Asker, RunAgentInput]:
         asker = await self._turns.asker(request)
         self._turns.check_rate(asker)
-        body = await read_body(request, BODY_LIMIT_BYTES)
-        return asker, read_input(body.decode(errors="replace"), self._nesting)
+        return asker, read_input(await self._turns.body(request))
 
     async def _streamed(self, asker: Asker, stream: Stream) -> Response:
         connection = await self._turns.open(asker, stream.begun, stream.after)

@@ -31,18 +31,9 @@ class AgUiSocket(WireSocket):
     """
 
     def __init__(
-        self,
-        turns: Turns,
-        asker: Asker,
-        receive: Receive,
-        send: Send,
-        *,
-        nesting: int,
-        on_abort: OnAbort,
+        self, turns: Turns, asker: Asker, receive: Receive, send: Send, *, on_abort: OnAbort
     ) -> None:
-        super().__init__(turns, asker, receive, send)
-        self._nesting = nesting
-        self._on_abort = on_abort
+        super().__init__(turns, asker, receive, send, on_abort=on_abort)
         self._begun: dict[str, Begun] = {}
         self._aborted: set[str] = set()
 
@@ -58,13 +49,13 @@ class AgUiSocket(WireSocket):
         begun = self._begun.get(wire_run_id)
         if begun is None:
             self._aborted.add(wire_run_id)
-        elif self._on_abort == "cancel":
-            await self.turns.stop(self.asker, begun.thread_id)
+        else:
+            await self.abort(begun)
 
     async def _run(self, text: str) -> None:
         self.turns.admission.check_ready()
         self.turns.check_rate(self.asker)
-        asked = read_input(text, self._nesting)
+        asked = read_input(self.turns.checked(text))
         is_connect = self.asker.request.url.path.endswith("/connect")
         stream = await (joined if is_connect else ran)(self.turns, self.asker, asked)
         if stream is not None:

@@ -10,18 +10,14 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from catenary.serving.admission import Refusal
-from catenary.serving.answers import answer, decoded, read_body
+from catenary.serving.answers import answer, decoded
 from catenary.serving.turn_transport import EventStream, TurnResponse
 from catenary.serving.turns import Asker, Begun, Turns, command_id
-from catenary.session import nests_deeper
 from catenary.wires.ai_sdk import ASK_TOOL, AiSdkTurn
 from catenary.wires.translation import Translation
 
 HEADERS = {"x-vercel-ai-ui-message-stream": "v1"}
 """By which clients know the protocol."""
-
-BODY_LIMIT_BYTES = 4 * 1024 * 1024
-"""The stock transports send the whole history with each message."""
 
 
 class UiMessage(msgspec.Struct, kw_only=True):
@@ -68,16 +64,15 @@ def _last(body: bytes) -> dict[str, Any]:
 class AiSdkEndpoint:
     """``POST /ai-sdk``, ``GET /ai-sdk/{chat}/stream`` and ``POST /ai-sdk/{chat}/stop``."""
 
-    def __init__(self, turns: Turns, *, nesting: int) -> None:
+    def __init__(self, turns: Turns) -> None:
         self._turns = turns
-        self._nesting = nesting
 
     async def send(self, request: Request) -> Response:
         """Take a message, or the answers to questions, and stream the turn."""
         asker = await self._turns.asker(request)
         self._turns.check_rate(asker)
-        body = await read_body(request, BODY_LIMIT_BYTES)
-        return await self._streamed(asker, *await sent(self._turns, asker, body, self._nesting))
+        text = await self._turns.body(request)
+        return await self._streamed(asker, *await sent(self._turns, asker, text))
 
     async def resume(self, request: Request) -> Response:
         """Stream the chat's turn from its beginning; 204 when there is none at work."""
@@ -113,19 +108,14 @@ class AiSdkEndpoint:
         )
 
 
-async def sent(
-    turns: Turns, asker: Asker, body: bytes, nesting: int
-) -> tuple[Begun, Translation, str | None]:
+async def sent(turns: Turns, asker: Asker, text: str) -> tuple[Begun, Translation, str | None]:
     """
     Do what a client sent; return the turn, its translation, and where to read on.
 
     Raises:
         Refusal: If it is none that can be answered.
     """
-    text = body.decode(errors="replace")
-    if nests_deeper(text, nesting):
-        raise Refusal(400, "bad_message", f"a message nests at most {nesting} deep")
-    asked = decoded(body, Sent)
+    asked = decoded(text.encode(), Sent)
     if not asked.messages:
         raise Refusal(400, "bad_message", "a chat has at least one message")
     last = asked.messages[-1]

@@ -38,18 +38,9 @@ class AiSdkSocket(WireSocket):
     """One socket of ``WebSocketChatTransport``: requests by id, each with a stream."""
 
     def __init__(
-        self,
-        turns: Turns,
-        asker: Asker,
-        receive: Receive,
-        send: Send,
-        *,
-        nesting: int,
-        on_abort: OnAbort,
+        self, turns: Turns, asker: Asker, receive: Receive, send: Send, *, on_abort: OnAbort
     ) -> None:
-        super().__init__(turns, asker, receive, send)
-        self._nesting = nesting
-        self._on_abort = on_abort
+        super().__init__(turns, asker, receive, send, on_abort=on_abort)
         self._requests: dict[str, _Request] = {}
 
     async def take(self, text: str) -> None:
@@ -62,7 +53,7 @@ class AiSdkSocket(WireSocket):
         request = self._requests.get(frame.requestId)
         if frame.type == "abort":
             if request is not None:
-                self.start(frame.requestId, self._abort(request))
+                self.start(frame.requestId, self._aborted(request))
         elif request is not None:
             twice = Refusal(409, "id_conflict", "this request was sent before")
             await self.refuse(frame.requestId, twice)
@@ -80,7 +71,7 @@ class AiSdkSocket(WireSocket):
             found = await (
                 self._resumed(frame)
                 if frame.type == "resume"
-                else sent(self.turns, self.asker, text.encode(), self._nesting)
+                else sent(self.turns, self.asker, self.turns.checked(text))
             )
             if found is None:
                 await self.put(_frame("no-active", frame.requestId))
@@ -88,7 +79,7 @@ class AiSdkSocket(WireSocket):
             begun, translation, after = found
             request.begun = begun
             if request.is_aborted:
-                await self._cancel(begun)
+                await self.abort(begun)
                 return
             await self.put(_frame("start", frame.requestId))
 
@@ -109,17 +100,13 @@ class AiSdkSocket(WireSocket):
         begun, turn = found
         return begun, Translation(AiSdkTurn(begun.turn()), stops_from=turn.next_stop), None
 
-    async def _abort(self, request: _Request) -> None:
+    async def _aborted(self, request: _Request) -> None:
         """Stop to send; the run is cancelled, or goes on, as configured."""
         request.is_aborted = True
         if request.stream is not None:
             request.stream.abort()
         if request.begun is not None:
-            await self._cancel(request.begun)
-
-    async def _cancel(self, begun: Begun) -> None:
-        if self._on_abort == "cancel":
-            await self.turns.stop(self.asker, begun.thread_id)
+            await self.abort(request.begun)
 
     async def refuse(self, name: str, refusal: Refusal) -> None:
         """Say that a request failed."""

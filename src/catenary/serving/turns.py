@@ -7,6 +7,7 @@ thread, so that it is found after a refresh, a restart, and on another node.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import hashlib
 import secrets
@@ -14,9 +15,10 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
+from weakref import WeakValueDictionary
 
 import msgspec
-from starlette.requests import HTTPConnection
+from starlette.requests import HTTPConnection, Request
 
 from catenary.answering import Answering
 from catenary.auth import Identity, may_use_thread
@@ -27,9 +29,10 @@ from catenary.eventlog.model import CancelOutcome
 from catenary.inbound import Source
 from catenary.position import Position
 from catenary.serving.admission import Admission, Refusal
+from catenary.serving.answers import read_body
 from catenary.serving.messages import STATUSES
 from catenary.serving.query import Wanted
-from catenary.session import ClientMessage, Session
+from catenary.session import ClientMessage, Session, nests_deeper
 from catenary.wires.native import event_of
 from catenary.wires.translation import TurnEncoder
 from catenary.wires.turn import Ending, Turn
@@ -83,9 +86,11 @@ class Turns:
     def __init__(self, admission: Admission) -> None:
         self.admission = admission
         self._factory = admission.factory
+        self.limits = admission.factory.limits
         self._log = admission.factory.log
         self._answering = Answering(admission.factory.service)
         self._rates: OrderedDict[str, Session] = OrderedDict()
+        self._beginning: WeakValueDictionary[tuple[str, str], asyncio.Lock] = WeakValueDictionary()
 
     # Who asks
 
@@ -114,13 +119,30 @@ class Turns:
         now = time.monotonic()
         user_id = asker.identity.user_id
         session = self._rates.pop(user_id, None) or Session(
-            "wires", self._factory.limits, now=now, is_authenticated=True
+            "wires", self.limits, now=now, is_authenticated=True
         )
         self._rates[user_id] = session
         if len(self._rates) > SENDERS_REMEMBERED:
             self._rates.popitem(last=False)
         if not session.is_within_rate(now):
             raise Refusal(429, "rate_limited", "too many messages a second", retry_after=1)
+
+    async def body(self, request: Request) -> str:
+        """
+        Return the body of a request as text.
+
+        Raises:
+            Refusal: If it is over the limit of these wires, too slow, or nests too deep.
+        """
+        body = await read_body(request, self.limits.wire_message_bytes)
+        return self.checked(body.decode(errors="replace"))
+
+    def checked(self, text: str) -> str:
+        """Return a message's text, unless it nests too deep."""
+        nesting = self.limits.nesting
+        if nests_deeper(text, nesting):
+            raise Refusal(400, "bad_message", f"a message nests at most {nesting} deep")
+        return text
 
     # Beginning
 
@@ -145,6 +167,19 @@ class Turns:
         """
         if not asker.may_write:
             raise Refusal(403, "forbidden", "this log may only be read")
+        place = (asker.log_id, thread_id)
+        # Two messages at once in one chat: the second one finds the first one's run.
+        async with self._beginning.setdefault(place, asyncio.Lock()):
+            return await self._begin(asker, thread_id, command_id, data, wire_run_id)
+
+    async def _begin(
+        self,
+        asker: Asker,
+        thread_id: str,
+        command_id: str,
+        data: Mapping[str, Any],
+        wire_run_id: str | None,
+    ) -> Begun:
         former = await self.find(asker, thread_id)
         if former is not None and former.message_id is not None:
             turn = await self.seen(asker, former)

@@ -26,9 +26,6 @@ from catenary.wires.translation import Translation
 
 logger = logging.getLogger("catenary.serving")
 
-MESSAGE_LIMIT_BYTES = 4 * 1024 * 1024
-"""The stock transports send the whole history with each message."""
-
 STREAMS_LIMIT = 32
 """So many streams one socket may have at a time."""
 
@@ -61,14 +58,23 @@ class WireSocket(abc.ABC):
     Subclasses say what the client's messages mean, and open streams.
     """
 
-    def __init__(self, turns: Turns, asker: Asker, receive: Receive, send: Send) -> None:
+    def __init__(
+        self,
+        turns: Turns,
+        asker: Asker,
+        receive: Receive,
+        send: Send,
+        *,
+        on_abort: OnAbort = "cancel",
+    ) -> None:
         self.turns = turns
         self.asker = asker
         self.receive = receive
         self.send = send
+        self._on_abort = on_abort
         self._tasks: set[asyncio.Task[None]] = set()
         self._streams: set[TurnTransport] = set()
-        self._lives_until = lives_until(asker.identity, turns.admission.factory.limits)
+        self._lives_until = lives_until(asker.identity, turns.limits)
 
     async def serve(self) -> None:
         """Take messages until the client goes, then end its streams; the agents go on."""
@@ -92,8 +98,9 @@ class WireSocket(abc.ABC):
                 await asyncio.wait(self._tasks)
 
     async def _is_allowed(self, text: str) -> bool:
-        if len(text) > MESSAGE_LIMIT_BYTES:
-            await self.close(CloseCode.TOO_BIG, "a message has at most 4 MiB here")
+        limit = self.turns.limits.wire_message_bytes
+        if len(text) > limit:
+            await self.close(CloseCode.TOO_BIG, f"a message has at most {limit:,} bytes")
         elif time.time() > self._lives_until:
             await self.close(CloseCode.TOKEN_EXPIRED, "the credential has expired")
         else:
@@ -158,6 +165,11 @@ class WireSocket(abc.ABC):
         except Exception as error:
             logger.debug("a server refused a close: %r", error)
 
+    async def abort(self, begun: Begun) -> None:
+        """The client wants no more of a turn: cancel its runs, or leave them, as configured."""
+        if self._on_abort == "cancel":
+            await self.turns.stop(self.asker, begun.thread_id)
+
     async def stream(
         self,
         begun: Begun,
@@ -197,7 +209,7 @@ class WireEndpoint:
             return
         allow = scope.get("extensions", {}).get("catenary.allow_messages")
         if allow is not None:
-            allow(MESSAGE_LIMIT_BYTES)
+            allow(self._turns.limits.wire_message_bytes)
         await receive()
         await send({"type": "websocket.accept", "subprotocol": _chosen(offers)})
         user_id = asker.identity.user_id
@@ -210,7 +222,7 @@ class WireEndpoint:
                 del self._open[user_id]
 
     def _check_crowd(self, asker: Asker) -> None:
-        limit = self._turns.admission.factory.limits.connections_per_user
+        limit = self._turns.limits.connections_per_user
         if self._open[asker.identity.user_id] >= limit:
             raise Refusal(429, "too_many", f"over {limit} connections", retry_after=5)
 

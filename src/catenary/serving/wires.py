@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 
 from starlette.routing import BaseRoute, WebSocketRoute
-from starlette.types import Receive, Send
 
 from catenary.errors import ConfigError
 from catenary.serving.admission import Admission
@@ -14,7 +14,7 @@ from catenary.serving.ag_ui_socket import AgUiSocket, TanStackSocket
 from catenary.serving.ai_sdk import AiSdkEndpoint
 from catenary.serving.ai_sdk_socket import AiSdkSocket
 from catenary.serving.answers import route
-from catenary.serving.turns import Asker, Turns
+from catenary.serving.turns import Turns
 from catenary.serving.wire_socket import OnAbort, WireEndpoint, WireSocket
 
 
@@ -28,7 +28,6 @@ class Wires:
 
     def __init__(self, admission: Admission, names: Sequence[str], *, on_abort: OnAbort) -> None:
         self._turns = Turns(admission)
-        self._nesting = admission.factory.limits.nesting
         self._on_abort = on_abort
         known: dict[str, Callable[[], list[BaseRoute]]] = {
             "ai-sdk": self._ai_sdk,
@@ -46,40 +45,27 @@ class Wires:
         return [one for routes in self._chosen for one in routes()]
 
     def _ai_sdk(self) -> list[BaseRoute]:
-        http = AiSdkEndpoint(self._turns, nesting=self._nesting)
+        http = AiSdkEndpoint(self._turns)
         return [
             route("/ai-sdk", http.send, "POST"),
             route("/ai-sdk/{chat:path}/stream", http.resume, "GET"),
             route("/ai-sdk/{chat:path}/stop", http.stop, "POST"),
-            WebSocketRoute("/ws/ai-sdk", endpoint=WireEndpoint(self._turns, self._ai_sdk_socket)),
+            self._socket("/ws/ai-sdk", AiSdkSocket),
         ]
 
-    def _ai_sdk_socket(self, asker: Asker, receive: Receive, send: Send) -> WireSocket:
-        return AiSdkSocket(
-            self._turns, asker, receive, send, nesting=self._nesting, on_abort=self._on_abort
-        )
-
     def _ag_ui(self) -> list[BaseRoute]:
-        http = AgUiEndpoint(self._turns, nesting=self._nesting)
-        socket = WireEndpoint(self._turns, self._ag_ui_socket)
+        http = AgUiEndpoint(self._turns)
         return [
             route("/ag-ui", http.run, "POST"),
             route("/ag-ui/connect", http.connect, "POST"),
             route("/ag-ui/stop", http.stop, "POST"),
-            WebSocketRoute("/ws/ag-ui", endpoint=socket),
-            WebSocketRoute("/ws/ag-ui/connect", endpoint=socket),
+            self._socket("/ws/ag-ui", AgUiSocket),
+            self._socket("/ws/ag-ui/connect", AgUiSocket),
         ]
 
-    def _ag_ui_socket(self, asker: Asker, receive: Receive, send: Send) -> WireSocket:
-        return AgUiSocket(
-            self._turns, asker, receive, send, nesting=self._nesting, on_abort=self._on_abort
-        )
-
     def _tanstack(self) -> list[BaseRoute]:
-        endpoint = WireEndpoint(self._turns, self._tanstack_socket)
-        return [WebSocketRoute("/ws/tanstack", endpoint=endpoint)]
+        return [self._socket("/ws/tanstack", TanStackSocket)]
 
-    def _tanstack_socket(self, asker: Asker, receive: Receive, send: Send) -> WireSocket:
-        return TanStackSocket(
-            self._turns, asker, receive, send, nesting=self._nesting, on_abort=self._on_abort
-        )
+    def _socket(self, path: str, kind: Callable[..., WireSocket]) -> BaseRoute:
+        made = partial(kind, self._turns, on_abort=self._on_abort)
+        return WebSocketRoute(path, endpoint=WireEndpoint(self._turns, made))

@@ -37,7 +37,9 @@ export class Server {
     });
     const [line] = (await Promise.race([once(child.stdout!, "data"), ended])) as [Buffer];
     ended.catch(() => undefined);
-    return new Server(String(line).trim(), child);
+    const server = new Server(String(line).trim(), child);
+    while (!(await fetch(`${server.url}/readyz`)).ok) await new Promise((resolve) => setTimeout(resolve, 20));
+    return server;
   }
 
   get port(): number {
