@@ -33,3 +33,5 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     """How many cursors of a node read from the log at a time."""
     log_patience: float = 60
     """How long readers wait for a log that cannot be read before they are closed with 4003."""
+    start_patience: float = 60
+    """How long a client of another wire waits for the run that answers it to begin."""

@@ -139,6 +139,8 @@ class Settings(BaseSettings):
     """How many connections may wait for their first message."""
     replaying: Annotated[int, Field(gt=0)] = _LIMITS.replaying
     """How many connections read from the log at a time."""
+    start_patience: Annotated[float, Field(gt=0)] = _LIMITS.start_patience
+    """How long a client of another wire waits for the run that answers it to begin."""
     log_patience: Annotated[float, Field(gt=0)] = _LIMITS.log_patience
     """How long connections wait for a log that cannot be read before they are closed."""
     tail_bytes: Annotated[int, Field(gt=0)] = _LIMITS.tail_bytes

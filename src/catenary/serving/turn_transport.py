@@ -17,9 +17,6 @@ from catenary.serving.turns import Asker, Begun, Turns
 from catenary.wires.native import payload_of, split_frames
 from catenary.wires.translation import Said, Translation
 
-START_SECONDS = 60.0
-"""How long a client waits for the run that answers it, once the message was handled."""
-
 _BODY = "http.response.body"
 _HEARTBEAT = b'{"type":"heartbeat"'
 
@@ -38,7 +35,9 @@ class TurnTransport(AwaitedTransport):
     ) -> None:
         super().__init__(receiver, receive, send)
         self.translation = translation
-        self._patience = self._loop.call_later(START_SECONDS, self._give_up_waiting)
+        self._patience = self._loop.call_later(
+            receiver.hub.limits.start_patience, self._give_up_waiting
+        )
 
     def _give_up_waiting(self) -> None:
         if not self.translation.encoder.turn.is_started:
