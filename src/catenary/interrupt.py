@@ -24,7 +24,7 @@ from catenary.voice import now_ms
 logger = logging.getLogger("catenary.runs")
 
 WAITING_SECONDS = 1.0
-"""How often a run that waits for its user looks whether its timeouts go on."""
+"""How often the timeouts of a run that waits for its user are looked at again."""
 
 PATIENCE_SECONDS = 10.0
 """How long a task may go on after a timeout cancelled it, until its run is ended from outside."""
@@ -134,7 +134,7 @@ class Interrupt:
 
     def due_in(self) -> float | None:
         """Return the seconds until a timeout is due; None without one."""
-        now = self._waiting_since or now_ms()
+        now = now_ms()
         waits = []
         if self._timeout is not None:
             waits.append(self._timeout - (now - self._began_at) / 1000)
@@ -142,7 +142,8 @@ class Interrupt:
             last = max(self._held.last_at, self._began_at, self._resumed_at)
             waits.append(self._idle_timeout - (now - last) / 1000)
         due = min(waits, default=None)
-        return max(due, WAITING_SECONDS) if due is not None and self._waiting_since else due
+        # While it waits for its user nothing is due; it is looked at again.
+        return max(due, WAITING_SECONDS) if due is not None and self._waits else due
 
     @contextmanager
     def waiting(self) -> Iterator[None]:
