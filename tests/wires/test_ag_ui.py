@@ -31,7 +31,8 @@ def frames_of(events: Iterable[WebSocketEvent]) -> list[Frame]:
 
 
 def check(frames: list[Frame]) -> None:
-    """No rule of AG-UI is broken, and nothing is null."""
+    """No rule of AG-UI is broken, nothing is null, and no delta empty."""
+    assert all(frame.get("delta") != "" for frame in frames)
     report = validate_agui(frames)
     found = [(one.rule, one.message) for one in report.diagnostics if one.severity == "error"]
     assert (found, report.internal_errors) == ([], [])

@@ -15,8 +15,9 @@ from catenary.position import Position
 from catenary.serving.admission import Refusal
 from catenary.serving.answers import answer, decoded
 from catenary.serving.sse import HEADERS
+from catenary.serving.turn_store import Begun
 from catenary.serving.turn_transport import EventStream, TurnResponse
-from catenary.serving.turns import Asker, Begun, Turns, command_id
+from catenary.serving.turns import Asker, Turns, command_id
 from catenary.wires.ag_ui import AgUiTurn
 from catenary.wires.translation import Said, Translation
 
@@ -108,12 +109,10 @@ async def ran(turns: Turns, asker: Asker, asked: RunAgentInput) -> Stream:
 async def _answered(
     turns: Turns, asker: Asker, asked: RunAgentInput, resume: list[Resume]
 ) -> Stream:
-    begun = await turns.find(asker, asked.threadId)
-    if begun is None:
-        raise Refusal(403, "forbidden", "this server asked no question with this id")
     answers = {one.interruptId: one.answer for one in resume}
-    through = await turns.answer(asker, begun, answers, command_id("agui", asked.runId))
-    begun = await turns.name_run(asker, begun, asked.runId, through)
+    command = command_id("agui", asked.runId)
+    begun, through = await turns.answer(asker, asked.threadId, answers, command)
+    begun = await turns.store.name_run(asker.log_id, begun, asked.runId, through)
     return await replayed(turns, asker, begun, None)
 
 
@@ -130,10 +129,10 @@ async def replayed(turns: Turns, asker: Asker, begun: Begun, after: str | None) 
     encoder = encoder_of(begun)
     translation = Translation(encoder, stops_from=turn.next_stop, skips=skips)
     if place is not None and (begins is None or place.seq > begins.seq):
-        await turns.prime(asker, begun, encoder, place)
+        await turns.read(asker, begun, encoder.take, place)
         return Stream(begun, translation, str(place))
     if begins is not None:
-        await turns.prime(asker, begun, encoder, begins)
+        await turns.read(asker, begun, encoder.take, begins)
         encoder.reopen()
         return Stream(begun, translation, str(begins))
     return Stream(begun, translation)
@@ -162,7 +161,8 @@ async def joined(turns: Turns, asker: Asker, asked: RunAgentInput) -> Stream | N
         return None
     begun = msgspec.structs.replace(found[0], wire_run_id=asked.runId)
     encoder = encoder_of(begun)
-    frames, place = await turns.prime(asker, begun, encoder, None)
+    frames: list[dict[str, Any]] = []
+    place = await turns.read(asker, begun, lambda event: frames.extend(encoder.take(event)))
     first = encoder.joined(frames, asked.messages)
     translation = Translation(encoder, stops_from=place.seq + 1)
     if encoder.turn.is_stopped:

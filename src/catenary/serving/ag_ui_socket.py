@@ -11,7 +11,8 @@ from catenary.connection import Connection
 from catenary.errors import CloseCode
 from catenary.serving.admission import Refusal
 from catenary.serving.ag_ui import Stream, joined, ran, read_input, replayed
-from catenary.serving.turns import Asker, Begun, Turns
+from catenary.serving.turn_store import Begun
+from catenary.serving.turns import Asker, Turns
 from catenary.serving.wire_socket import OnAbort, SocketStream, WireSocket
 from catenary.wires.translation import Said, Translation
 
@@ -108,7 +109,7 @@ class TanStackSocket(AgUiSocket):
         await super().serve()
 
     async def _replay(self, wire_run_id: str, offset: str) -> None:
-        begun = await self.turns.find_run(self.asker, wire_run_id)
+        begun = await self.turns.store.find_run(self.asker.log_id, wire_run_id)
         if begun is None or not await self.turns.may_use(self.asker, begun.thread_id):
             await self.close(1008, "there is nothing to resume")
             return

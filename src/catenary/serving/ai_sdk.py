@@ -11,8 +11,9 @@ from starlette.responses import Response
 
 from catenary.serving.admission import Refusal
 from catenary.serving.answers import answer, decoded
+from catenary.serving.turn_store import Begun
 from catenary.serving.turn_transport import EventStream, TurnResponse
-from catenary.serving.turns import Asker, Begun, Turns, command_id
+from catenary.serving.turns import Asker, Turns, command_id
 from catenary.wires.ai_sdk import ASK_TOOL, AiSdkTurn
 from catenary.wires.translation import Translation
 
@@ -155,13 +156,13 @@ async def _answered(
     turns: Turns, asker: Asker, asked: Sent, message: UiMessage
 ) -> tuple[Begun, Translation, str | None]:
     answers = dict(filter(None, map(_answer_in, message.parts)))
-    begun = await turns.find(asker, asked.id)
-    if not answers or begun is None:
+    if not answers:
         raise Refusal(400, "bad_message", "the last message is the agent's, and answers nothing")
-    through = await turns.answer(asker, begun, answers, command_id("ai", asked.id, answers))
+    command = command_id("ai", asked.id, answers)
+    begun, through = await turns.answer(asker, asked.id, answers, command)
     turn = await turns.seen(asker, begun)
     encoder = AiSdkTurn(begun.turn())
-    _, place = await turns.prime(asker, begun, encoder, through)
+    place = await turns.read(asker, begun, encoder.take, through)
     encoder.reopen()
     return begun, Translation(encoder, stops_from=turn.next_stop), str(place)
 

@@ -11,7 +11,8 @@ from starlette.types import Receive, Send
 from catenary.connection import Connection
 from catenary.serving.admission import Refusal
 from catenary.serving.ai_sdk import sent
-from catenary.serving.turns import Asker, Begun, Turns
+from catenary.serving.turn_store import Begun
+from catenary.serving.turns import Asker, Turns
 from catenary.serving.wire_socket import OnAbort, SocketStream, WireSocket
 from catenary.wires.ai_sdk import AiSdkTurn
 from catenary.wires.translation import Said, Translation

@@ -13,7 +13,8 @@ from catenary.connection import Connection
 from catenary.errors import CloseCode
 from catenary.serving.awaited import AwaitedTransport, End, PeerGone
 from catenary.serving.sse import HEADERS
-from catenary.serving.turns import Asker, Begun, Turns
+from catenary.serving.turn_store import Begun
+from catenary.serving.turns import Asker, Turns
 from catenary.wires.native import payload_of, split_frames
 from catenary.wires.translation import Said, Translation
 

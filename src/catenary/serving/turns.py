@@ -8,7 +8,6 @@ thread, so that it is found after a refresh, a restart, and on another node.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import hashlib
 import secrets
 import time
@@ -26,44 +25,22 @@ from catenary.connection import Connection
 from catenary.encoding import encode
 from catenary.errors import ProtocolError
 from catenary.eventlog.model import CancelOutcome
+from catenary.events import WebSocketEvent
 from catenary.inbound import Source
 from catenary.position import Position
 from catenary.serving.admission import Admission, Refusal
 from catenary.serving.answers import read_body
 from catenary.serving.messages import STATUSES
 from catenary.serving.query import Wanted
+from catenary.serving.turn_store import Begun, TurnStore
 from catenary.session import ClientMessage, Session, nests_deeper
 from catenary.wires.native import event_of
-from catenary.wires.translation import TurnEncoder
 from catenary.wires.turn import Ending, Turn
-
-KEPT_SECONDS = 24 * 3600.0
-"""How long a turn can be found again."""
 
 REPLAYED_SECONDS = 60.0
 """A turn that ended so lately is still replayed: its end may have come while a page was loading."""
 
 SENDERS_REMEMBERED = 10_000
-
-
-class Begun(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """
-    Where a turn begins: after which place, with which message or run.
-
-    ``wire_run_id`` is what its client calls the run, where clients name runs;
-    what was said through ``through`` belongs to the client's former run.
-    """
-
-    thread_id: str
-    after: str
-    message_id: str | None = None
-    run_id: str | None = None
-    wire_run_id: str | None = None
-    through: str | None = None
-
-    def turn(self) -> Turn:
-        """Return the turn before its first event."""
-        return Turn(message_id=self.message_id, run_id=self.run_id)
 
 
 class Asker(NamedTuple):
@@ -88,6 +65,7 @@ class Turns:
         self._factory = admission.factory
         self.limits = admission.factory.limits
         self._log = admission.factory.log
+        self.store = TurnStore(admission.factory.log)
         self._answering = Answering(admission.factory.service)
         self._rates: OrderedDict[str, Session] = OrderedDict()
         self._beginning: WeakValueDictionary[tuple[str, str], asyncio.Lock] = WeakValueDictionary()
@@ -180,7 +158,7 @@ class Turns:
         data: Mapping[str, Any],
         wire_run_id: str | None,
     ) -> Begun:
-        former = await self.find(asker, thread_id)
+        former = await self.store.find(asker.log_id, thread_id)
         if former is not None and former.message_id is not None:
             turn = await self.seen(asker, former)
             if former.message_id == f"msg_{command_id}":
@@ -194,40 +172,39 @@ class Turns:
             after=str(await self._log.head(asker.log_id)),
             message_id=f"msg_{command_id}",
             wire_run_id=wire_run_id,
+            at=time.time(),
         )
         message = ClientMessage(
             type="user_message", id=command_id, thread_id=thread_id, data=dict(data)
         )
-        await self._keep(asker, begun)
+        await self.store.keep(asker.log_id, begun)
         reply = msgspec.json.decode(await self._factory.service.handle(asker.source, message))
         if reply["type"] == "error":
+            await self.store.forget(asker.log_id, begun, former)
             raise refusal_of(ProtocolError(reply["code"], reply["message"]))
         return begun
 
-    async def _keep(self, asker: Asker, begun: Begun) -> None:
-        value = encode(begun)
-        await self._log.put(_key(asker.log_id, "thread", begun.thread_id), value, KEPT_SECONDS)
-        if begun.wire_run_id is not None:
-            await self._log.put(_key(asker.log_id, "run", begun.wire_run_id), value, KEPT_SECONDS)
-
     async def answer(
-        self, asker: Asker, begun: Begun, answers: Mapping[str, Any], command_id: str
-    ) -> Position:
+        self, asker: Asker, thread_id: str, answers: Mapping[str, Any], command_id: str
+    ) -> tuple[Begun, Position]:
         """
-        Give answers of the user to what a turn asked; return where it stopped for them.
+        Give answers of the user to what a turn asked; return it, and where it stopped for them.
 
         Those that another was faster with do not count, and those that are
         over neither: what became of the questions is in the turn. What other
         turns asked is left out, for messages of clients hold that too.
 
         Raises:
-            Refusal: If this turn asked none of these questions, or nobody can go on.
+            Refusal: If nothing here asked these questions, or nobody can go on.
         """
         if not asker.may_write:
             raise Refusal(403, "forbidden", "this log may only be read")
-        turn = await self.seen(asker, begun)
-        mine = {id: answer for id, answer in answers.items() if id in turn.asked_at}
-        if not mine:
+        for begun in await self._candidates(asker, thread_id):
+            turn = await self.seen(asker, begun)
+            mine = {id: answer for id, answer in answers.items() if id in turn.asked_at}
+            if mine:
+                break
+        else:
             raise Refusal(403, "forbidden", "this server asked no question with this id")
         for request_id, answer in mine.items():
             try:
@@ -239,75 +216,51 @@ class Turns:
                     raise refusal_of(error) from None
         fresh = [turn.asked_at[id] for id in mine if id in turn.pending]
         # A repeat reads again what followed the last answer.
-        return min(fresh) if fresh else max(turn.asked_at[id] for id in mine)
+        return begun, min(fresh) if fresh else max(turn.asked_at[id] for id in mine)
 
     # Finding
 
-    async def find(self, asker: Asker, thread_id: str) -> Begun | None:
-        """Return the latest turn that was begun in a thread on one of these wires."""
-        return _begun(await self._log.get(_key(asker.log_id, "thread", thread_id)))
-
-    async def find_run(self, asker: Asker, wire_run_id: str) -> Begun | None:
-        """Return the turn that its client calls so."""
-        return _begun(await self._log.get(_key(asker.log_id, "run", wire_run_id)))
-
-    async def name_run(
-        self, asker: Asker, begun: Begun, wire_run_id: str, through: Position
-    ) -> Begun:
-        """Let what follows a place in a turn be found under a name of its client's."""
-        named = msgspec.structs.replace(begun, wire_run_id=wire_run_id, through=str(through))
-        await self._log.put(_key(asker.log_id, "run", wire_run_id), encode(named), KEPT_SECONDS)
-        return named
-
     async def active(self, asker: Asker, thread_id: str) -> tuple[Begun, Turn] | None:
-        """
-        Return the turn of a thread that a page has to see: at work, waiting, or just ended.
+        """Return the turn of a thread that a page has to see: at work, waiting, or just ended."""
+        for begun in await self._candidates(asker, thread_id):
+            turn = await self.seen(asker, begun)
+            if self._is_to_be_seen(begun, turn):
+                return begun, turn
+        return None
 
-        A run that was begun in another way counts too.
-        """
-        found = await self.find(asker, thread_id)
-        if found is not None:
-            turn = await self.seen(asker, found)
-            is_late = turn.ended_at < (time.time() - REPLAYED_SECONDS) * 1000
-            if not turn.is_stopped or turn.ending is Ending.WAITING or not is_late:
-                return found, turn
+    def _is_to_be_seen(self, begun: Begun, turn: Turn) -> bool:
+        now = time.time()
+        if not turn.is_started:
+            return begun.at > now - self.limits.start_patience
+        is_recent = turn.ended_at > (now - REPLAYED_SECONDS) * 1000
+        return not turn.is_stopped or turn.ending is Ending.WAITING or is_recent
+
+    async def _candidates(self, asker: Asker, thread_id: str) -> list[Begun]:
+        """Return the latest turn of these wires, and the runs that were begun in other ways."""
+        found = await self.store.find(asker.log_id, thread_id)
         runs = await self._log.runs(asker.log_id, thread_id=thread_id, only_open=True)
-        roots = [run for run in runs if run.parent_run_id is None]
-        if not roots:
-            return None
-        epoch = (await self._log.head(asker.log_id)).epoch
-        place = Position(epoch, max(roots[-1].first_seq - 1, 0))
-        found = Begun(thread_id=thread_id, after=str(place), run_id=roots[-1].run_id)
-        return found, await self.seen(asker, found)
+        place = str(await self._log.locate(asker.log_id, "open"))
+        others = [
+            Begun(thread_id=thread_id, after=place, run_id=run.run_id)
+            for run in reversed(runs)
+            if run.parent_run_id is None
+        ]
+        return others if found is None else [found, *others]
 
     async def seen(self, asker: Asker, begun: Begun) -> Turn:
         """Return a turn as its events through now tell it."""
         turn = begun.turn()
-        await self._feed(asker, begun, turn.take, None)
+        await self.read(asker, begun, turn.take)
         return turn
 
-    async def prime(
-        self, asker: Asker, begun: Begun, encoder: TurnEncoder, through: Position | None
-    ) -> tuple[list[dict[str, Any]], Position]:
-        """
-        Bring an encoder to a place, by default to now.
-
-        Returns the frames until there, which its reader has, and the place to
-        go on from.
-        """
-        frames: list[dict[str, Any]] = []
-        place = await self._feed(
-            asker, begun, lambda event: frames.extend(encoder.take(event)), through
-        )
-        return frames, place
-
-    async def _feed(
+    async def read(
         self,
         asker: Asker,
         begun: Begun,
-        take: Callable[[Any], object],
-        through: Position | None,
+        take: Callable[[WebSocketEvent], object],
+        through: Position | None = None,
     ) -> Position:
+        """Give ``take`` the events of a turn's thread, through a place or now; return the place."""
         place = Position.parse(begun.after)
         while through is None or place.seq < through.seq:
             page = await self._log.read(asker.log_id, place, thread_ids={begun.thread_id})
@@ -372,18 +325,3 @@ def refusal_of(error: ProtocolError) -> Refusal:
 def command_id(wire: str, *about: object) -> str:
     """Return the id of a message that its client gave none of its own: the same for a repeat."""
     return f"{wire}_{hashlib.blake2b(encode(about), digest_size=16).hexdigest()}"
-
-
-def _key(log_id: str, kind: str, name: str) -> str:
-    # Hashed, so that no name can reach another user's turn.
-    about = f"{log_id}\0{kind}\0{name}".encode()
-    return f"turn:{hashlib.blake2b(about, digest_size=20).hexdigest()}"
-
-
-def _begun(value: bytes | None) -> Begun | None:
-    if value is None:
-        return None
-    # Another version of this program may have put it.
-    with contextlib.suppress(msgspec.MsgspecError):
-        return msgspec.json.decode(value, type=Begun)
-    return None

@@ -19,8 +19,9 @@ from catenary.errors import CloseCode, LogError
 from catenary.serving.admission import Refusal, unreadable
 from catenary.serving.awaited import End, PeerGone
 from catenary.serving.native import refuse_upgrade
+from catenary.serving.turn_store import Begun
 from catenary.serving.turn_transport import TurnTransport
-from catenary.serving.turns import Asker, Begun, Turns
+from catenary.serving.turns import Asker, Turns
 from catenary.wires.native import SUBPROTOCOL
 from catenary.wires.translation import Translation
 
@@ -89,6 +90,8 @@ class WireSocket(abc.ABC):
                 if not await self._is_allowed(text):
                     return
                 await self.take(text)
+        except PeerGone:
+            return
         finally:
             for stream in list(self._streams):
                 stream.abort()

@@ -8,6 +8,7 @@ clock.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from typing import Any
@@ -38,7 +39,8 @@ class AgUiTurn:
         self.run_id = run_id
         self._is_open = False
         self._text: tuple[str, str, str | None, str] | None = None
-        self._ids: set[str] = set()
+        self._openings: Counter[str] = Counter()
+        self._calls: set[str] = set()
         self._children: dict[str, str] = {}
 
     def take(self, event: WebSocketEvent) -> list[Frame]:
@@ -164,9 +166,10 @@ class AgUiTurn:
         if self._text is None or self._text[:3] != (kind, message, owner):
             frames = self._closed()
             id = message if kind == "text" else f"{kind}_{message}"
-            if id in self._ids:
-                id = f"{id}_{event.from_seq or event.seq}"
-            self._ids.add(id)
+            # Counted, so that it does not depend on how text was merged.
+            self._openings[id] += 1
+            if self._openings[id] > 1:
+                id = f"{id}_{self._openings[id]}"
             self._text = (kind, message, owner, id)
             frames += self._text_begun(kind, owner, id)
         word = "TEXT_MESSAGE_CONTENT" if kind == "text" else "REASONING_MESSAGE_CONTENT"
@@ -190,9 +193,9 @@ class AgUiTurn:
 
     def _shown(self, event: WebSocketEvent, call: Any, name: Any, given: Any) -> list[Frame]:
         """Show a call once: one that was approved has been shown with its question."""
-        if f"call {call}" in self._ids:
+        if call in self._calls:
             return []
-        self._ids.add(f"call {call}")
+        self._calls.add(call)
         arguments = _json({} if given is None else given).decode()
         return [
             self._tagged(event, type="TOOL_CALL_START", toolCallId=call, toolCallName=name),

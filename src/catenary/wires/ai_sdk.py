@@ -8,6 +8,7 @@ its place. Pure: no I/O, no clock.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
@@ -32,7 +33,7 @@ class AiSdkTurn:
         self.turn = turn
         self._is_open = False
         self._text: tuple[str, str, str] | None = None
-        self._ids: set[str] = set()
+        self._openings: Counter[str] = Counter()
         self._tools: set[str] = set()
         self._questions: set[str] = set()
 
@@ -90,9 +91,10 @@ class AiSdkTurn:
         if self._text is None or self._text[:2] != (kind, message):
             chunks = self._closed()
             id = f"{kind}_{message}"
-            if id in self._ids:
-                id = f"{id}_{event.from_seq or event.seq}"
-            self._ids.add(id)
+            # Counted, so that it does not depend on how text was merged.
+            self._openings[id] += 1
+            if self._openings[id] > 1:
+                id = f"{id}_{self._openings[id]}"
             self._text = (kind, message, id)
             chunks.append({"type": f"{kind}-start", "id": id})
         return [*chunks, {"type": f"{kind}-delta", "id": self._text[2], "delta": delta}]
