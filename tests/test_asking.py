@@ -15,6 +15,7 @@ from catenary.auth import Identity
 from catenary.errors import ProtocolError
 from catenary.fold import QuestionState, RunState, RunStatus, decode_state, encode_state
 from catenary.inbound import Source
+from catenary.questions import find, keep
 
 ME = Source(identity=Identity(user_id="user_123"), log_id="user_123")
 TAB = Source(identity=Identity(user_id="user_123"), log_id="user_123", connection_id="c_other")
@@ -105,6 +106,20 @@ async def test_the_first_answer_wins_and_later_ones_get_it(bridge: WebSocketBrid
     assert (await types(bridge)).count("input_resolved") == 1
     (run,) = await bridge.runs("user_123")
     assert run.result == winner
+
+
+async def test_a_late_answer_finds_the_first_in_the_log(bridge: WebSocketBridgeFactory) -> None:
+    """Also where whoever took the first one died before it was remembered."""
+    emitter = await bridge.create_user_emitter("user_123", "t1")
+    handle = emitter.start_run(lambda run: asyncio.run(run.ask("Yes?")))
+    (request_id,) = await asked(bridge)
+    unanswered = await find(bridge.log, "user_123", request_id)
+    assert unanswered is not None
+    await answer(bridge, request_id, "first")
+    await handle.wait()
+    await keep(bridge.log, "user_123", [unanswered])
+    assert await answer(bridge, request_id, "late", id="late") == Outcome(False, "first")
+    assert (await types(bridge)).count("input_resolved") == 1
 
 
 async def test_an_answer_from_another_bridge_on_the_same_log_arrives(

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from catenary.asking import answered, resolve
+from catenary.asking import answered, found_in, resolve
 from catenary.auth import Identity, may_use_thread
 from catenary.emitter import UserWebSocketEmitter
 from catenary.errors import EventTooLarge, ProtocolError, RunClosed
@@ -130,7 +130,8 @@ class Answering:
     ) -> Question:
         """Let the log decide whose answer counts, and remember it."""
         run = await self._run_of(source.log_id, question)
-        _check_run(question, run)
+        if _is_over(question, run):
+            return await self._answered_before(source.log_id, question, run)
         goes_on = question.suspends or (run is not None and not run.is_open)
         if goes_on and not self._service.handles(ANSWER):
             raise ProtocolError("unknown_type", "nothing goes on with answers here: on_answer")
@@ -146,11 +147,26 @@ class Answering:
         try:
             resolved = await resolve(emitter, asked, run_id=None if goes_on else question.run_id)
         except RunClosed:
-            raise ProtocolError("not_found", "the run that asked has ended") from None
+            run = await self._run_of(source.log_id, question)
+            return await self._answered_before(source.log_id, question, run)
         except EventTooLarge as error:
             raise ProtocolError("too_large", str(error)) from None
         question = msgspec.structs.replace(answered(question, resolved), goes_on=goes_on)
         await keep(self._service.manager.log, source.log_id, [question])
+        return question
+
+    async def _answered_before(
+        self, log_id: str, question: Question, run: RunInfo | None
+    ) -> Question:
+        """Return what a run that has ended was answered, whose record comes only now."""
+        log = self._service.manager.log
+        resolved = None
+        if run is not None:
+            resolved = await found_in(log, log_id, run, question.request_id)
+        if resolved is None:
+            raise ProtocolError("not_found", "the run that asked has ended")
+        question = answered(question, resolved)
+        await keep(log, log_id, [question])
         return question
 
     async def _continue(self, source: Source, question: Question) -> None:
@@ -180,14 +196,11 @@ class Answering:
             raise ProtocolError(reply["code"], reply["message"])
 
 
-def _check_run(question: Question, run: RunInfo | None) -> None:
-    """Refuse an answer that nobody can need any more."""
+def _is_over(question: Question, run: RunInfo | None) -> bool:
+    """Whether nobody can need an answer any more."""
     if run is None or run.is_open:
-        is_over = run is None and not question.suspends
-    elif question.suspends:
-        is_over = run.end_type != EventType.AGENT_COMPLETED
-    else:
-        # It waited when its process was stopped, or lost, or something else in it failed.
-        is_over = run.end_type != EventType.AGENT_ERROR
-    if is_over:
-        raise ProtocolError("not_found", "the run that asked has ended")
+        return run is None and not question.suspends
+    if question.suspends:
+        return run.end_type != EventType.AGENT_COMPLETED
+    # It may have waited when its process was stopped, or lost, or something else in it failed.
+    return run.end_type != EventType.AGENT_ERROR

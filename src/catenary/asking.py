@@ -17,6 +17,7 @@ import msgspec
 from catenary.errors import LogUnavailable
 from catenary.eventlog.base import EventLog
 from catenary.eventlog.entry import Entry
+from catenary.eventlog.model import RunInfo
 from catenary.eventlog.receipt import Receipt
 from catenary.eventlog.signal import Signal
 from catenary.events import (
@@ -143,6 +144,25 @@ def _answer(verbs: Verbs, asked: InputResolved, run_id: str | None) -> Entry:
     # The same for all answers, so that a second one is a repeat and not a conflict.
     same = InputResolved(request_id=asked.request_id, by="")
     return with_key(entry, answer_key(asked.request_id), same)
+
+
+async def found_in(
+    log: EventLog, log_id: str, run: RunInfo, request_id: str
+) -> InputResolved | None:
+    """Return the answer that a run got, if the log still has it."""
+    place = await log.locate(log_id, "start")
+    if place.seq < run.first_seq:
+        place = Position((await log.head(log_id)).epoch, run.first_seq)
+    while True:
+        page = await log.read(log_id, place, run_id=run.run_id)
+        for record in page.records:
+            if record.type == EventType.INPUT_RESOLVED:
+                event = event_of(record)
+                if event.data.get("request_id") == request_id:
+                    return _resolved(event)
+        place = page.place
+        if page.is_at_head or place.seq >= run.last_seq:
+            return None
 
 
 async def _at(log: EventLog, log_id: str, place: Position) -> WebSocketEvent | None:

@@ -19,7 +19,7 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.typing import Subprotocol
 
-from catenary import Run, UserWebSocketEmitter, WebSocketBridgeFactory, request
+from catenary import Run, UserWebSocketEmitter, WebSocketBridgeFactory
 from catenary.auth import Identity
 from catenary.errors import ConfigError
 from catenary.inbound import Message
@@ -46,11 +46,11 @@ def answering(factory: WebSocketBridgeFactory) -> None:
                     await asyncio.sleep(0)
             elif kind == "wait":
                 await run.wait_cancelled()
-            elif kind == "suspend":
-                run.suspend(request("Go on?", kind="approval"))
 
     @factory.on_message("user_message")
     async def asked(message: Message, emitter: UserWebSocketEmitter) -> None:
+        if message.data["content"] == "refuse":
+            raise ValueError("private")
         if message.data["content"] != "nobody":
             emitter.start_run(agent, message.data["content"])
 
@@ -146,6 +146,56 @@ async def test_one_handler_serves_every_wire(bridge: Bridge) -> None:
             if message["type"] == "user_message":
                 got.append((message["thread_id"], message["data"]["content"]))
     assert got == [("t1", "say:1"), ("t2", "say:1"), ("t3", "say:1"), ("t4", "say:1")]
+
+
+async def test_two_messages_at_once_in_one_chat_begin_one_turn(bridge: Bridge) -> None:
+    """The other is refused, whichever that is."""
+    async with client(bridge) as asker:
+
+        async def ask(number: int) -> int:
+            asked = chat("say:1 wait", message_id=f"m{number}")
+            async with asker.stream("POST", "/ai-sdk", json=asked) as stream:
+                return stream.status_code
+
+        assert sorted(await asyncio.gather(*map(ask, range(4)))) == [200, 409, 409, 409]
+        assert len(await bridge.factory.runs("user_123")) == 1
+
+
+async def test_a_message_that_was_refused_leaves_no_turn(
+    bridge: Bridge, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A page that is loaded then has nothing to wait for; the former turn is the latest."""
+    async with client(bridge) as asker:
+        answer = await asker.post("/ai-sdk", json=chat("refuse"))
+        assert (answer.status_code, answer.json()["error"]) == (500, "handler_failed")
+        assert "private" not in answer.text
+        assert (await asker.get("/ai-sdk/t1/stream")).status_code == 204
+        await asker.post("/ai-sdk", json=chat("say:2", message_id="m2"))
+        await asker.post("/ai-sdk", json=chat("refuse", message_id="m3"))
+        assert text_in(frames_in((await asker.get("/ai-sdk/t1/stream")).text)) == "0 1 "
+    assert "private" in caplog.text
+
+
+async def test_a_question_of_a_sub_agent_holds_up_the_turn(bridge: Bridge) -> None:
+    """The user answers it as any other, also of a run that no wire began."""
+    emitter = bridge.emitter()
+
+    async def agent(run: Run) -> None:
+        async with run.child(agent_name="helper") as helper:
+            run.delta(f"You said {await helper.ask('Which?')}")
+
+    handle = emitter.start_run(agent)
+    await until(lambda: emitter.stream.head == 3)
+    async with client(bridge) as asker:
+        frames = frames_in((await asker.get("/ai-sdk/t1/stream")).text)
+        (call,) = [frame for frame in frames if frame["type"] == "tool-input-available"]
+        assert frames[-1] == {"type": "finish", "finishReason": "tool-calls"}
+        part = {"type": "dynamic-tool", "toolName": "ask_user", "state": "output-available"}
+        part |= {"toolCallId": call["toolCallId"], "output": "blue"}
+        asked = {"id": "t1", "messages": [{"id": "r", "role": "assistant", "parts": [part]}]}
+        rest = await asker.post("/ai-sdk", json=asked)
+        assert text_in(frames_in(rest.text)) == "You said blue"
+    await handle.wait()
 
 
 async def test_a_thread_that_is_not_granted_is_refused_on_every_wire(bridge: Bridge) -> None:
