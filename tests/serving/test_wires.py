@@ -194,6 +194,7 @@ async def test_a_question_of_a_sub_agent_holds_up_the_turn(bridge: Bridge) -> No
         part |= {"toolCallId": call["toolCallId"], "output": "blue"}
         asked = {"id": "t1", "messages": [{"id": "r", "role": "assistant", "parts": [part]}]}
         rest = await asker.post("/ai-sdk", json=asked)
+        assert frames_in(rest.text)[0] == {"type": "start", "messageId": handle.run_id}
         assert text_in(frames_in(rest.text)) == "You said blue"
     await handle.wait()
 

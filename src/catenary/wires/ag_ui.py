@@ -95,7 +95,10 @@ class AgUiTurn:
         ]
 
     def _text_again(self) -> list[Frame]:
-        return [] if self._text is None else self._text_begun(*self._text[0::2], self._text[3])
+        if self._text is None:
+            return []
+        kind, _, owner, id = self._text
+        return self._text_begun(kind, owner, id)
 
     def stop(self) -> list[Frame]:
         """Return the last frames, once the turn is stopped."""

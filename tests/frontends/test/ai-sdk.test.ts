@@ -216,7 +216,7 @@ describe.each(Object.entries(TRANSPORTS))("%s", (name, transportFor) => {
   });
 });
 
-test("approved after the server was killed and started again: the run goes on in the same message", async () => {
+test("approved after the server was killed and started again: the run goes on in the same message", { timeout: 60_000 }, async () => {
   const folder = mkdtempSync(join(tmpdir(), "catenary-"));
   const env = { LOG: `sqlite:///${folder}/events.db` };
   const user = newUser();
@@ -241,7 +241,7 @@ test("approved after the server was killed and started again: the run goes on in
   }
 });
 
-test("a server that is stopped ends a stream with an error, never as if it were whole", async () => {
+test("a server that is stopped ends a stream with an error, never as if it were whole", { timeout: 60_000 }, async () => {
   for (const transportFor of Object.values(TRANSPORTS)) {
     const other = await Server.start();
     const user = newUser();
