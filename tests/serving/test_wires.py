@@ -313,6 +313,20 @@ async def test_who_sends_too_much_is_refused(path: str) -> None:
             assert refused.value.response.status_code == 429
 
 
+async def test_who_does_not_stop_is_closed() -> None:
+    """After so many messages over the rate, whatever they are."""
+    limits = Limits(messages_per_second=0.001, messages_burst=5, refused_messages=10)
+    async with bridge_on("fast", limits=limits, wires=WIRES) as bridge:
+        for path in ("/ws/ai-sdk", "/ws/tanstack"):
+            async with opened(bridge, path) as ws:
+                for number in range(15):
+                    await ws.send(json.dumps({"type": "abort", "runId": str(number)}))
+                with pytest.raises(asyncio.TimeoutError):
+                    await asyncio.wait_for(ws.recv(), 0.1)
+                await ws.send("{")
+                assert await closed(ws) == 4002
+
+
 async def test_nonsense_closes_nothing_and_is_answered_where_it_can_be(bridge: Bridge) -> None:
     """A socket goes on after it."""
     async with opened(bridge, "/ws/ai-sdk") as ws:

@@ -13,7 +13,7 @@ from catenary.serving.admission import Refusal
 from catenary.serving.ag_ui import Stream, joined, ran, read_input, replayed
 from catenary.serving.turn_store import Begun
 from catenary.serving.turns import Asker, Turns
-from catenary.serving.wire_socket import OnAbort, SocketStream, WireSocket
+from catenary.serving.wire_socket import STREAMS_LIMIT, OnAbort, SocketStream, WireSocket
 from catenary.wires.translation import Said, Translation
 
 
@@ -48,9 +48,9 @@ class AgUiSocket(WireSocket):
 
     async def _abort(self, wire_run_id: str) -> None:
         begun = self._begun.get(wire_run_id)
-        if begun is None:
+        if begun is None and len(self._aborted) < STREAMS_LIMIT:
             self._aborted.add(wire_run_id)
-        else:
+        elif begun is not None:
             await self.abort(begun)
 
     async def _run(self, text: str) -> None:
@@ -62,7 +62,8 @@ class AgUiSocket(WireSocket):
         if stream is not None:
             self._begun[asked.runId] = stream.begun
             if asked.runId in self._aborted:
-                await self._abort(asked.runId)
+                self._aborted.discard(asked.runId)
+                await self.abort(stream.begun)
             await self.streamed(stream)
             del self._begun[asked.runId]
         await self.ended()

@@ -22,6 +22,7 @@ from catenary.serving.native import refuse_upgrade
 from catenary.serving.turn_store import Begun
 from catenary.serving.turn_transport import TurnTransport
 from catenary.serving.turns import Asker, Turns
+from catenary.session import Session
 from catenary.wires.native import SUBPROTOCOL
 from catenary.wires.translation import Translation
 
@@ -76,6 +77,8 @@ class WireSocket(abc.ABC):
         self._tasks: set[asyncio.Task[None]] = set()
         self._streams: set[TurnTransport] = set()
         self._lives_until = lives_until(asker.identity, turns.limits)
+        self._rate = Session("wire", turns.limits, now=time.monotonic(), is_authenticated=True)
+        self._refused = 0
 
     async def serve(self) -> None:
         """Take messages until the client goes, then end its streams; the agents go on."""
@@ -106,9 +109,17 @@ class WireSocket(abc.ABC):
             await self.close(CloseCode.TOO_BIG, f"a message has at most {limit:,} bytes")
         elif time.time() > self._lives_until:
             await self.close(CloseCode.TOKEN_EXPIRED, "the credential has expired")
+        elif self._is_flood():
+            await self.close(CloseCode.RATE_LIMITED, "too many messages a second")
         else:
             return True
         return False
+
+    def _is_flood(self) -> bool:
+        """Whether the client goes on and on over the rate; what it asks for is refused before."""
+        is_within = self._rate.is_within_rate(time.monotonic())
+        self._refused = 0 if is_within else self._refused + 1
+        return self._refused > self.turns.limits.refused_messages
 
     @abc.abstractmethod
     async def take(self, text: str) -> None:
