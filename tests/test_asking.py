@@ -12,7 +12,7 @@ import pytest
 from catenary import Run, UsageError, UserWebSocketEmitter, WebSocketBridgeFactory, request
 from catenary.answering import Answer, Answering, Outcome
 from catenary.auth import Identity
-from catenary.errors import ProtocolError
+from catenary.errors import EventTooLarge, ProtocolError
 from catenary.fold import QuestionState, RunState, RunStatus, decode_state, encode_state
 from catenary.inbound import Source
 from catenary.questions import find, keep
@@ -376,6 +376,8 @@ async def test_nonsense_is_refused_at_the_call(emitter: UserWebSocketEmitter) ->
             await run.ask("?", kind="riddle")
         with pytest.raises(UsageError, match="at least one"):
             run.suspend([])
+        with pytest.raises(EventTooLarge):
+            run.suspend(request("?"), state="x" * 300_000)
         with pytest.raises(UsageError, match="positive"):
             request("?", timeout=-1)
         assert run.state.questions == ()

@@ -9,8 +9,8 @@ import msgspec
 
 from catenary.asking import Suspension, ask
 from catenary.context import new_id
-from catenary.encoding import to_builtins
-from catenary.errors import UsageError
+from catenary.encoding import encode, to_builtins
+from catenary.errors import EventTooLarge, UsageError
 from catenary.eventlog.receipt import Receipt
 from catenary.eventlog.signal import Signal
 from catenary.eventlog.stream import HeldRun
@@ -19,6 +19,7 @@ from catenary.interrupt import Interrupt
 from catenary.questions import request as request_of
 from catenary.tool import Tool
 from catenary.verbs import Verbs
+from catenary.voice import DATA_LIMIT_BYTES
 
 
 class RunVerbs:
@@ -151,13 +152,18 @@ class RunVerbs:
 
         Raises:
             UsageError: Without a request.
+            EventTooLarge: If the state is over the limit.
         """
         self._check()
         asked = [requests] if isinstance(requests, InputRequested) else list(requests)
         if not asked:
             raise UsageError("suspend() needs at least one request; see catenary.request()")
         asked = [msgspec.structs.replace(one, suspends=True) for one in asked]
-        self._suspension = Suspension(asked, to_builtins(state))
+        kept = to_builtins(state)
+        size = len(encode(kept))
+        if size > DATA_LIMIT_BYTES:
+            raise EventTooLarge("the state of a suspended run", size, DATA_LIMIT_BYTES)
+        self._suspension = Suspension(asked, kept)
         return [one.request_id for one in asked]
 
     def set_result(self, result: Any) -> None:
