@@ -50,7 +50,8 @@ class WebSocketProtocol(asyncio.Protocol):
     has gone meanwhile, and ``UsageError`` if the handshake was answered before.
 
     Attributes:
-        max_message_bytes: A message over it closes the connection with 1009.
+        max_message_bytes: A message over it closes the connection with 1009; an
+            endpoint sets another limit with ``catenary.allow_messages(limit_bytes)``.
         close_timeout: How long a closing may take before it is cut, in seconds.
     """
 
