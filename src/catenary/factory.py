@@ -22,6 +22,8 @@ from catenary.history import folded_runs, read_events, resume_point
 from catenary.inbound import HandlerConfig, MessageHandlerService
 from catenary.limits import Limits
 from catenary.manager import WebSocketManager
+from catenary.observe.monitoring import MONITORING, Monitoring
+from catenary.observe.monitors import LiveMonitors
 from catenary.position import Position
 from catenary.questions import forget
 from catenary.reporting import RunEndHandler, RunReporter
@@ -52,6 +54,7 @@ class WebSocketBridgeFactory:
         redact: Replaces the redaction of secrets: ``redact(event) -> event``
             is asked for every event and returns it with other data.
         run_drain_timeout: How long open runs may go on in a drain, in seconds.
+        monitoring: What the monitors of the started bridge look for; None turns them off.
 
     Raises:
         ConfigError: If the URL is none that this installation can open.
@@ -68,6 +71,7 @@ class WebSocketBridgeFactory:
         handlers: HandlerConfig | None = None,
         run_drain_timeout: float = RUN_DRAIN_TIMEOUT,
         data_limit_bytes: int = DATA_LIMIT_BYTES,
+        monitoring: Monitoring | None = MONITORING,
     ) -> None:
         self.log = open_log(log) if isinstance(log, str) else log
         self.limits = limits or Limits()
@@ -81,6 +85,7 @@ class WebSocketBridgeFactory:
         self._redactor = redact
         self._run_drain_timeout = run_drain_timeout
         self._data_limit_bytes = data_limit_bytes
+        self.monitoring = monitoring
         self._tasks: list[asyncio.Task[None]] = []
         self._is_starting = False
         self.failure: Exception | None = None
@@ -210,13 +215,15 @@ class WebSocketBridgeFactory:
             self._is_starting = False
         self.is_started = True
         self.reporter.join()
+        works = {
+            "heartbeats": self.manager.keep_time(),
+            "upkeep": self._sweep(),
+            "reports": self.reporter.work(),
+        }
+        if self.monitoring is not None:
+            works["monitors"] = LiveMonitors(self.log, self.manager, self.monitoring).work()
         self._tasks = [
-            asyncio.create_task(work, name=f"catenary {name}")
-            for name, work in (
-                ("heartbeats", self.manager.keep_time()),
-                ("upkeep", self._sweep()),
-                ("reports", self.reporter.work()),
-            )
+            asyncio.create_task(work, name=f"catenary {name}") for name, work in works.items()
         ]
 
     async def _sweep(self) -> None:
@@ -312,3 +319,10 @@ def get_websocket_bridge_factory(**options: Any) -> WebSocketBridgeFactory:
 def get_websocket_manager() -> WebSocketManager:
     """Return the one manager of this process: that of its factory."""
     return get_websocket_bridge_factory().manager
+
+
+def forget_websocket_bridge_factory() -> None:
+    """Let the next call make another factory for this process; for tests."""
+    global _factory
+    with _lock:
+        _factory = None

@@ -105,7 +105,7 @@ class WebSocketManager:
         if len(others) >= limit:
             silent = min(others, key=lambda other: other.transport.last_heard)
             text = f"over {limit} connections; this was the longest silent"
-            _on_its_loop(silent, silent.close, CloseCode.TOO_MANY_CONNECTIONS, text)
+            on_its_loop(silent, silent.close, CloseCode.TOO_MANY_CONNECTIONS, text)
 
     def remove(self, connection: Connection, user_id: str) -> None:
         """Forget a connection. Idempotent."""
@@ -128,6 +128,10 @@ class WebSocketManager:
         """How many connections are open."""
         return sum(map(len, list(self._by_user.values())))
 
+    def open_connections(self) -> list[Connection]:
+        """Return the connections themselves; each is for its own loop."""
+        return list(self._all())
+
     def connections(self, user_id: str | None = None) -> list[ConnectionInfo]:
         """Return what is known of a user's connections here, or of all."""
         chosen = self._all() if user_id is None else list(self._by_user.get(user_id, ()))
@@ -136,6 +140,11 @@ class WebSocketManager:
     def lags(self) -> list[int]:
         """Return, for each open connection, how many events the log has beyond its cursor."""
         return [_lag(connection) for connection in self._all()]
+
+    def crowds(self, least: int) -> list[tuple[str, int]]:
+        """Return the users with at least so many open connections, and how many those are."""
+        counts = [(user_id, len(found)) for user_id, found in list(self._by_user.items())]
+        return [(user_id, count) for user_id, count in counts if count >= least]
 
     def find(self, user_id: str, connection_id: str) -> Connection | None:
         """Return a connection of this user's that is open here; for its own loop."""
@@ -168,7 +177,7 @@ class WebSocketManager:
             or (connection.identity and connection.identity.session_id == session_id)
         ]
         for connection in chosen:
-            _on_its_loop(connection, connection.close, code, reason)
+            on_its_loop(connection, connection.close, code, reason)
         return len(chosen)
 
     # Time
@@ -210,7 +219,7 @@ class WebSocketManager:
         """Announce a planned close to every connection, in slices, and make it."""
         for number, connection in enumerate(self._all()):
             wait = random.uniform(0.1, max(0.1, within))  # noqa: S311
-            _on_its_loop(connection, connection.say_closing, reason, wait)
+            on_its_loop(connection, connection.say_closing, reason, wait)
             if number % 100 == 99:
                 await asyncio.sleep(0)
 
@@ -218,7 +227,7 @@ class WebSocketManager:
 _ENDING = (ConnectionStatus.CLOSING, ConnectionStatus.CLOSED)
 
 
-def _on_its_loop(connection: Connection, act: Callable[[Unpack[A]], None], *arguments: *A) -> None:
+def on_its_loop(connection: Connection, act: Callable[[Unpack[A]], None], *arguments: *A) -> None:
     """Call a method of a connection on its loop: now, if that is the running one."""
     loop = connection.hub.loop
     if loop is asyncio._get_running_loop():

@@ -29,6 +29,7 @@ from catenary.eventlog.base import EventLog
 from catenary.eventlog.model import Durability
 from catenary.factory import RUN_DRAIN_TIMEOUT
 from catenary.limits import Limits
+from catenary.observe.monitoring import MONITORING, Monitoring
 from catenary.voice import DATA_LIMIT_BYTES
 
 PREFIX = "CATENARY_"
@@ -69,6 +70,14 @@ class Settings(BaseSettings):
     """How log records are written."""
     run_drain_timeout: Annotated[float, Field(ge=0)] = RUN_DRAIN_TIMEOUT
     """How long open runs may go on once the server is told to stop."""
+    monitor: Literal["on", "off"] = "on"
+    """Whether the running bridge is watched for silent runs, broken connections and faults."""
+    monitor_connections: Annotated[int, Field(ge=0)] = MONITORING.connections
+    """How many connections are looked at closely at a time."""
+    monitor_silence: Annotated[float, Field(gt=0)] = MONITORING.silence
+    """An open run that says nothing for so long is warned about."""
+    monitor_latency: Annotated[float, Field(gt=0)] = MONITORING.latency
+    """An event that is written so long after its emission is warned about."""
 
     wires: Words = ()
     """Whose clients are served too: ai-sdk, ag-ui, tanstack."""
@@ -182,6 +191,16 @@ class Settings(BaseSettings):
         host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.host, self.host)  # noqa: S104
         own = f"http://[{host}]:{self.port}" if ":" in host else f"http://{host}:{self.port}"
         return (self.url or own).rstrip("/")
+
+    def monitoring(self) -> Monitoring | None:
+        """Return what the monitors look for; None if they are off."""
+        if self.monitor == "off":
+            return None
+        return Monitoring(
+            connections=self.monitor_connections,
+            silence=self.monitor_silence,
+            latency=self.monitor_latency,
+        )
 
     def limits(self) -> Limits:
         """Return the limits of the native wire."""

@@ -199,6 +199,28 @@ async def after_ag_ui(names: Names) -> None:
         assert "RUN_FINISHED" in answer.text
 
 
+async def after_break_the_network(names: Names) -> None:
+    """Through every network of the page the answer arrives."""
+    factory: WebSocketBridgeFactory = names["factory"]
+
+    async def answer(run: Run) -> None:
+        for token in ("Two ", "bridges"):
+            run.delta(token)
+            await asyncio.sleep(0.05)
+
+    @factory.on_message("user_message")
+    async def ask(message: Message, emitter: UserWebSocketEmitter) -> dict[str, str]:
+        return {"run_id": emitter.start_run(answer).run_id}
+
+    async with bridge(factory) as url:
+        assert await names["answer_on_another_network"](url) == "Two bridges"
+        assert await names["attempts_until_it_is_calm"](url) > 1
+        assert await names["through_the_tunnel"](url) > 1
+        assert await names["in_the_lift"](url) == 0
+        await names["how_often_it_was_cut"](url)
+        assert (await asyncio.to_thread(names["first_text"], url)).startswith("Two ")
+
+
 async def after_settings(names: Names) -> None:
     """The limits are those that were given."""
     assert names["tuned"].limits == Limits(connections_per_user=5, heartbeat_interval=10)
@@ -211,6 +233,7 @@ AFTER: dict[str, Callable[[Names], Awaitable[None]]] = {
     "clients": after_clients,
     "ai-sdk": after_ai_sdk,
     "ag-ui": after_ag_ui,
+    "break-the-network": after_break_the_network,
     "settings": after_settings,
 }
 

@@ -107,7 +107,7 @@ export class Client {
    * by `close()`. One loop at a time.
    */
   events(): AsyncGenerator<CatenaryEvent, void> {
-    if (this.#backlog) throw new CatenaryError("usage", "one loop only");
+    if (this.#backlog) throw new CatenaryError("usage", "a loop is open");
     this.#backlog = [];
     return this.#follow(this.#backlog);
   }
@@ -406,7 +406,7 @@ function attemptUrl(url: Options["url"], after: After | null, threadIds: readonl
 function claimKey({ url, threadIds = [], page = globalThis as Page }: Options): string | null {
   if (!page.document) return null;
   const key = text(url) + threadIds;
-  if (OPEN_KEYS.has(key)) throw new CatenaryError("already_connected", "one is open");
+  if (OPEN_KEYS.has(key)) throw new CatenaryError("already_connected", "it is open");
   OPEN_KEYS.add(key);
   return key;
 }

@@ -28,6 +28,7 @@ def bridge_of(settings: Settings, options: Mapping[str, Any]) -> WebSocketBridge
         "limits": settings.limits(),
         "run_drain_timeout": settings.run_drain_timeout,
         "data_limit_bytes": settings.data_limit_bytes,
+        "monitoring": settings.monitoring(),
     }
     if settings.app is None:
         return WebSocketBridgeFactory(**made)

@@ -38,8 +38,8 @@ def serve(options: dict[str, Any]) -> None:
     Serve a bridge: /ws, /sse, /api, /healthz, /readyz and /metrics on one port.
 
     --app names a WebSocketBridgeFactory, or a function that makes one; the function gets those of
-    log=, limits=, run_drain_timeout= and data_limit_bytes= that it takes. Without --app a plain
-    bridge is served: publish through /api, or `catenary emit`.
+    log=, limits=, run_drain_timeout=, data_limit_bytes= and monitoring= that it takes. Without --app
+    a plain bridge is served: publish through /api, or `catenary emit`.
     """
     settings = secured(load(options))
     set_up_logging(settings)

@@ -284,8 +284,9 @@ class Session:
         self._is_behind = False
 
     def _wait(self, now: float, told: float | None) -> None:
-        if self._live_at is not None and now - self._live_at >= self._limits.held:
-            self._backoff.reset()
+        if self._live_at is not None:
+            has_held = now - self._live_at >= self._limits.held
+            (self._backoff.reset if has_held else self._backoff.ease)()
         if told is None:
             wait = self._backoff.next_wait()
         else:

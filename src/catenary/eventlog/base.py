@@ -21,7 +21,7 @@ from __future__ import annotations
 import abc
 import secrets
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
 from typing import Any
 
 from catenary.eventlog.accepting import Accepting
@@ -224,8 +224,26 @@ class EventLog(Accepting):
     # Keeping
 
     @abc.abstractmethod
+    def streams(self) -> list[Stream]:
+        """Return the streams that are in use in this process."""
+
+    @abc.abstractmethod
     def _held_streams(self) -> list[Stream]:
         """Return at least the streams with runs that this process holds open."""
+
+    def held_runs(self) -> Iterator[tuple[Stream, list[HeldRun]]]:
+        """
+        Yield the open runs that this process holds, stream by stream; a stream may have none.
+
+        From memory alone and without the lock, for monitors, which may pause between two.
+        """
+        for stream in self._held_streams():
+            runs = list(stream.runs.values())
+            yield stream, [run for run in runs if run.is_open and run.first_seq]
+
+    def fullest_intake(self) -> tuple[str, float]:
+        """Return which intake is used the most, a log's or that of all, and how far: 0 to 1."""
+        return "all logs", 0.0
 
     def expire_leases(self) -> None:
         """Close the runs whose lease is over, and those that go on 10 s after a cancel."""

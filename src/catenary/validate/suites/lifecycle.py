@@ -1,0 +1,134 @@
+"""Lifecycle: a session through all that can happen to its connection and to its store."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+from catenary.validate.audience import Audience
+from catenary.validate.crowd import together
+from catenary.validate.field import Field
+from catenary.validate.reader import Reader
+from catenary.validate.rows import Need, Suite
+
+lifecycle = Suite(
+    "lifecycle", "A session outlives its connections, and waits for a store that is slow."
+)
+
+Breaking = Callable[[Audience, Reader], Awaitable[None]]
+
+
+async def _session(field: Field, breaking: Breaking, *, rounds: int = 3) -> str:
+    """Send 10 events, break the connection in some way, and again; all must come."""
+    async with field.audience() as audience:
+        (reader,) = await audience.join(field.some_users(1))
+        for number in range(rounds):
+            await asyncio.to_thread(_ten, audience, field.user(), number)
+            await breaking(audience, reader)
+        await asyncio.to_thread(_ten, audience, field.user(), rounds)
+        await audience.settle()
+        field.judge(audience)
+        got = len(reader.arrivals)
+        expected = 10 * (rounds + 1)
+        field.expect(got == expected, f"{got} of {expected} events came")
+        field.evidence.reconnects += reader.reconnects
+        return f"{got} of {expected} events over {reader.lives} connections"
+
+
+def _ten(audience: Audience, user_id: str, number: int) -> None:
+    for message in range(10):
+        audience.emit(user_id, f"{number}-{message}")
+
+
+async def _again(reader: Reader, lives: int) -> None:
+    await reader.until(lambda: reader.lives > lives and reader.is_live, what="live again")
+
+
+@lifecycle.row("normal reconnects", asked="3 connections closed in order: 40 of 40 events")
+async def normal(field: Field) -> str:
+    async def leave(_: Audience, reader: Reader) -> None:
+        lives = reader.lives
+        assert reader.wire is not None
+        reader.wire.leave()
+        await _again(reader, lives)
+
+    return await _session(field, leave)
+
+
+@lifecycle.row("dropped connections", asked="3 connections cut without a word: 40 of 40 events")
+async def dropped(field: Field) -> str:
+    async def cut(_: Audience, reader: Reader) -> None:
+        lives = reader.lives
+        reader.cut()
+        await _again(reader, lives)
+
+    return await _session(field, cut)
+
+
+@lifecycle.row(
+    "rapid reconnects", asked="15 connections cut as soon as they are live: 160 of 160 events"
+)
+async def rapid(field: Field) -> str:
+    async def cut(_: Audience, reader: Reader) -> None:
+        lives = reader.lives
+        reader.cut()
+        await _again(reader, lives)
+
+    return await _session(field, cut, rounds=15)
+
+
+@lifecycle.row(
+    "delayed reconnects", asked="away for a while 3 times, sent to meanwhile: all events"
+)
+async def delayed(field: Field) -> str:
+    async def stay_away(_: Audience, reader: Reader) -> None:
+        reader.go_offline()
+        await reader.until(lambda: not reader.is_live, what="offline")
+        await asyncio.sleep(field.pick(full=2.0, quick=0.2))
+        lives = reader.lives
+        reader.come_back()
+        await _again(reader, lives)
+
+    return await _session(field, stay_away)
+
+
+@lifecycle.row(
+    "concurrent reconnects",
+    asked="10 tabs of one user are cut at once, 3 times: each has all 40 events",
+)
+async def concurrent(field: Field) -> str:
+    async with field.audience() as audience:
+        readers = await audience.join([field.user()] * 10)
+        for number in range(3):
+            await asyncio.to_thread(_ten, audience, field.user(), number)
+            lives = [reader.lives for reader in readers]
+            for reader in readers:
+                reader.cut()
+            await together(
+                _again(reader, before) for reader, before in zip(readers, lives, strict=True)
+            )
+        await asyncio.to_thread(_ten, audience, field.user(), 3)
+        await audience.settle()
+        field.judge(audience)
+        for reader in readers:
+            field.expect(len(reader.arrivals) == 40, f"{reader.name}: {len(reader.arrivals)} of 40")
+            field.evidence.reconnects += reader.reconnects
+        return f"{audience.events_received} of 400 events at 10 tabs, each cut 3 times"
+
+
+MANY_NODES = "the log on Redis, which is for many nodes"
+
+
+def _add_slow_store(delay_ms: int) -> None:
+    @lifecycle.row(
+        f"Redis {delay_ms} ms slow",
+        asked=f"with Redis {delay_ms} ms slow: authentication and delivery hold, ≤ 1 s above the delay",
+        needs=(Need.OWN_BRIDGE, Need.REDIS),
+        waits_for=MANY_NODES,
+    )
+    async def slow_store(_: Field) -> str:
+        return "not asked"
+
+
+for _delay_ms in (0, 50, 100, 200, 500, 1000):
+    _add_slow_store(_delay_ms)
