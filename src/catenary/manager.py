@@ -19,9 +19,9 @@ from catenary.context import ConnectionStatus
 from catenary.errors import CloseCode
 from catenary.eventlog.base import EventLog
 from catenary.hub import Hub
+from catenary.inquiries import ConnectionInfo, Disconnect, Look, Looked, decode_question
 from catenary.limits import Limits
 from catenary.observe.counters import Counters
-from catenary.questions import ConnectionInfo, Disconnect, Look, Looked, decode_question
 from catenary.supervisor import Supervisor
 
 logger = logging.getLogger("catenary.manager")

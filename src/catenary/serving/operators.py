@@ -14,7 +14,7 @@ from starlette.responses import Response
 from catenary.auth import Identity
 from catenary.auth.api_keys import ApiKeys
 from catenary.eventlog.model import CancelOutcome, RunInfo
-from catenary.questions import ConnectionInfo
+from catenary.inquiries import ConnectionInfo
 from catenary.serving.admission import Admission, Refusal
 from catenary.serving.answers import answer, read_json
 from catenary.serving.closing import close_run
