@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable
 
+from catenary.factory import WebSocketBridgeFactory
 from catenary.validate.audience import Audience
+from catenary.validate.bridges import ServedBridge
+from catenary.validate.chaos import ChaosProxy, Faults
 from catenary.validate.crowd import together
 from catenary.validate.field import Field
 from catenary.validate.reader import Reader
-from catenary.validate.rows import Need, Suite
+from catenary.validate.rows import Need, Pace, Suite
+from catenary.validate.stores import RedisServer
 
 lifecycle = Suite(
     "lifecycle", "A session outlives its connections, and waits for a store that is slow."
@@ -116,7 +121,37 @@ async def concurrent(field: Field) -> str:
         return f"{audience.events_received} of 400 events at 10 tabs, each cut 3 times"
 
 
-MANY_NODES = "the log on Redis, which is for many nodes"
+async def _with_redis(field: Field, delay_ms: int) -> str:
+    """Connect and deliver while each answer of the store comes late."""
+    faults = Faults(delay=delay_ms / 2000)
+    bound = delay_ms / 1000 + 1.0
+    async with RedisServer() as redis, ChaosProxy(redis.port, faults=faults) as network:
+        log = f"redis://127.0.0.1:{network.port}/0"
+        async with field.served(log=log) as bridge, field.audience(bridge) as audience:
+            # The first one pays for what the whole node needs once.
+            first = audience.reader(field.user(1))
+            await first.start(timeout=30)
+            user_id = field.user()
+            reader = audience.reader(user_id)
+            began = time.perf_counter()
+            reader.begin()
+            await reader.until_greeted()
+            greeted = time.perf_counter() - began
+            await reader.until(lambda: reader.is_live, timeout=20, what="live")
+            for number in range(20):
+                audience.emit(user_id, f"{user_id} {number}")
+                await asyncio.sleep(0.02)
+            await audience.settle(timeout=30)
+            field.judge(audience)
+            latencies = audience.latencies()
+            slowest = max(latencies)
+            field.latencies(latencies)
+            field.expect_speed(greeted <= bound, f"the greeting took {greeted:.2f} s")
+            field.expect_speed(slowest <= bound, f"an event took {slowest:.2f} s")
+            return (
+                f"greeted after {greeted * 1000:.0f} ms, 20 of 20 events, the slowest "
+                f"{slowest * 1000:.0f} ms after its emission"
+            )
 
 
 def _add_slow_store(delay_ms: int) -> None:
@@ -124,11 +159,44 @@ def _add_slow_store(delay_ms: int) -> None:
         f"Redis {delay_ms} ms slow",
         asked=f"with Redis {delay_ms} ms slow: authentication and delivery hold, ≤ 1 s above the delay",
         needs=(Need.OWN_BRIDGE, Need.REDIS),
-        waits_for=MANY_NODES,
+        timeout=60,
+        pace=Pace.PATIENT,
     )
-    async def slow_store(_: Field) -> str:
-        return "not asked"
+    async def slow_store(field: Field) -> str:
+        return await _with_redis(field, delay_ms)
 
 
 for _delay_ms in (0, 50, 100, 200, 500, 1000):
     _add_slow_store(_delay_ms)
+
+
+@lifecycle.row(
+    "Redis absent",
+    asked="without Redis: not ready, 503 that says so; ready and serving by itself once it is there",
+    needs=(Need.OWN_BRIDGE, Need.REDIS),
+    timeout=60,
+    pace=Pace.PATIENT,
+)
+async def redis_absent(field: Field) -> str:
+    redis = RedisServer()
+    bridge = ServedBridge(WebSocketBridgeFactory(redis.url, run_drain_timeout=0.5))
+    try:
+        await asyncio.to_thread(bridge.start)
+        async with bridge.http() as http, field.audience(bridge) as audience:
+            early = await http.get("/readyz")
+            field.expect(early.status_code == 503, f"/readyz answered {early.status_code}")
+            reader = audience.reader(field.user())
+            reader.begin()
+            await reader.until(lambda: reader.statuses, what="answered")
+            began = time.perf_counter()
+            await redis.start()
+            await reader.until(lambda: reader.is_live, timeout=30, what="live")
+            seconds = time.perf_counter() - began
+            audience.emit(field.user(), "after")
+            await audience.settle()
+            field.judge(audience)
+            field.expect(set(reader.statuses) == {503}, f"answered {reader.statuses}")
+        return f"503 while it is absent; live {seconds:.1f} s after it came"
+    finally:
+        await asyncio.to_thread(bridge.stop)
+        await redis.__aexit__(None, None, None)
