@@ -5,7 +5,8 @@ from __future__ import annotations
 import ssl as ssl_module
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING
+from types import TracebackType
+from typing import TYPE_CHECKING, Self
 
 from catenary.errors import ConfigError
 
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 
 class Certificate:
     """
-    An authority of its own and a certificate for loopback.
+    An authority of its own and a certificate for loopback; its files go with the ``with`` block.
 
     Raises:
         ConfigError: If trustme is not installed.
@@ -33,6 +34,17 @@ class Certificate:
         self._directory = tempfile.TemporaryDirectory(prefix="catenary-tls-")
         self._path = Path(self._directory.name) / "server.pem"
         self._certificate.private_key_and_cert_chain_pem.write_to_path(str(self._path))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._directory.cleanup()
 
     def client_context(self) -> ssl_module.SSLContext:
         """Return what a client needs to trust it."""

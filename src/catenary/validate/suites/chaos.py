@@ -59,7 +59,8 @@ async def medium(field: Field) -> str:
     timeout=60,
 )
 async def high(field: Field) -> str:
-    return await _through(field, LEVELS["high"], certificate=Certificate())
+    with Certificate() as certificate:
+        return await _through(field, LEVELS["high"], certificate=certificate)
 
 
 @chaos.row(
@@ -85,7 +86,8 @@ async def latency_only(field: Field) -> str:
     timeout=60,
 )
 async def corruption_only(field: Field) -> str:
-    return await _through(field, LEVELS["corruption"], certificate=Certificate())
+    with Certificate() as certificate:
+        return await _through(field, LEVELS["corruption"], certificate=certificate)
 
 
 @chaos.row(
@@ -274,7 +276,13 @@ async def an_outage(field: Field) -> str:
 )
 async def all_together(field: Field) -> str:
     events = field.pick(full=600, quick=120)
-    async with network(field, LEVELS["everything"], users=3, certificate=Certificate()) as through:
+    with Certificate() as certificate:
+        return await _all_together(field, certificate, events)
+
+
+async def _all_together(field: Field, certificate: Certificate, events: int) -> str:
+    faults = LEVELS["everything"]
+    async with network(field, faults, users=3, certificate=certificate) as through:
         duration = events * 0.03
         script = together(
             random_cuts(duration, per_second=0.5, seed=field.seed),
