@@ -170,16 +170,20 @@ async def through_a_reconnect(field: Field) -> str:
         async with field.own.emitter(field.user()).run(agent_name="talker", run_id="run_1") as run:
             talking = asyncio.create_task(talkative(run, 300, 0.002))
             for words in (50, 120, 200):
-                await reader.until_events(words)
+                await reader.until(lambda n=words: _said(reader).count(" ") >= n)  # type: ignore[misc]
                 reader.cut()
             await talking
         await until_ended(reader, 1)
-        said = "".join(str(a.event.data.get("delta", "")) for a in reader.arrivals)
+        said = _said(reader)
         expected = "".join(f"run_1-{number} " for number in range(300))
         field.expect(said == expected, "the words that came are not those that were said")
         field.judge(audience)
         field.tracks(audience)
         return f"{len(said.split())} of 300 words over {reader.lives} connections"
+
+
+def _said(reader: Reader) -> str:
+    return "".join(str(arrival.event.data.get("delta", "")) for arrival in reader.arrivals)
 
 
 @chat.row(
