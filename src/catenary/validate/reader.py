@@ -42,6 +42,7 @@ class Reader:
     of its heartbeat intervals is left. It belongs to one loop.
 
     Attributes:
+        after: From where it was made to read.
         arrivals: The events, in the order in which they came.
         gaps: The gaps that were told.
         answers: The control messages that answered something of ours.
@@ -68,7 +69,7 @@ class Reader:
         self.user_id = user_id
         self.name = name or user_id
         self._token = token
-        self._after = after
+        self.after = after
         self._query = [*query, *(("thread_id", thread_id) for thread_id in thread_ids)]
         self._ssl = ssl
         self._random = Random(f"{seed} {self.name}")  # noqa: S311 - it only spreads attempts
@@ -264,7 +265,7 @@ class Reader:
         return self.lives > lives
 
     def _address(self) -> str:
-        after = self._after if self.place is None else str(self.place)
+        after = self.after if self.place is None else str(self.place)
         return f"{self.url}?{urlencode([('after', after), *self._query], safe=':')}"
 
     async def _until_ended(self, wire: Wire) -> None:
