@@ -125,6 +125,7 @@ async def anothers_position(field: Field) -> str:
         audience.emit(a, f"{a} 2")
         await reader.until(lambda: f"{a} 2" in markers_of(reader), what="told of its own event")
         _expect_nothing_of(field, reader, b)
+        field.judge(audience, losses_are_told=True)
         return f"{len(reader.gaps)} gap told, {len(reader.arrivals)} own events, 0 of B's"
 
 

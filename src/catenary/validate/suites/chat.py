@@ -10,6 +10,7 @@ import httpx
 
 from catenary.client.messages import Ack, Control, ErrorAnswer
 from catenary.emitter import UserWebSocketEmitter
+from catenary.eventlog.base import EventLog
 from catenary.inbound import Message
 from catenary.validate.agents import FIVE_EVENTS, five_events, talkative
 from catenary.validate.bridges import ServedBridge
@@ -19,6 +20,9 @@ from catenary.validate.processes import BridgeProcess
 from catenary.validate.reader import Reader
 from catenary.validate.rows import Need, Suite
 from catenary.validate.suites.expectations import expect_grammar, until_ended
+
+SWEEPS = 200
+"""So often a log is swept at the most; each time it does a little of what is due."""
 
 chat = Suite("chat", "A question is handled once, and its answer comes back whole.")
 
@@ -180,6 +184,40 @@ async def through_a_reconnect(field: Field) -> str:
         field.judge(audience)
         field.tracks(audience)
         return f"{len(said.split())} of 300 words over {reader.lives} connections"
+
+
+@chat.row(
+    "back after the end",
+    asked="away from the middle of an answer until it ended and the log made one event of it: the rest comes, no word twice",
+    needs=(Need.OWN_BRIDGE,),
+)
+async def back_after_the_end(field: Field) -> str:
+    log = field.own.factory.log
+    async with field.audience() as audience:
+        (reader,) = await audience.join(field.some_users(1))
+        async with field.own.emitter(field.user()).run(agent_name="talker", run_id="run_1") as run:
+            for number in range(60):
+                await run.delta(f"run_1-{number} ")
+                if number == 29:
+                    await reader.until(lambda: _said(reader).count(" ") == 30, what="told the half")
+                    reader.go_offline()
+        for _ in range(SWEEPS):
+            await log.sweep()
+            if await _events_held(log, field.user()) < 10:
+                break
+        else:
+            field.expect(condition=False, text="the log did not make one event of the words")
+        reader.come_back()
+        await until_ended(reader, 1)
+        expected = "".join(f"run_1-{number} " for number in range(60))
+        field.expect(_said(reader) == expected, f"the words that came are {_said(reader)!r:.300}")
+        field.judge(audience)
+        return f"{len(_said(reader).split())} of 60 words, 30 of them from the middle of one event"
+
+
+async def _events_held(log: EventLog, log_id: str) -> int:
+    page = await log.read(log_id, await log.locate(log_id, "start"))
+    return len(page.records)
 
 
 def _said(reader: Reader) -> str:

@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable
 from catenary.validate.audience import Audience
 from catenary.validate.crowd import together
 from catenary.validate.field import Field
+from catenary.validate.processes import BridgeProcess
 from catenary.validate.reader import Reader
 from catenary.validate.rows import Need, Suite
 
@@ -114,6 +115,31 @@ async def concurrent(field: Field) -> str:
             field.expect(len(reader.arrivals) == 40, f"{reader.name}: {len(reader.arrivals)} of 40")
             field.evidence.reconnects += reader.reconnects
         return f"{audience.events_received} of 400 events at 10 tabs, each cut 3 times"
+
+
+@lifecycle.row(
+    "a server that lost all",
+    asked="a bridge in memory is killed and started again: its reader is told of the loss, and has all that follows",
+    needs=(Need.PROCESS,),
+)
+async def a_server_that_lost_all(field: Field) -> str:
+    async with (
+        BridgeProcess.on_a_free_port(log="memory://") as bridge,
+        field.audience(bridge) as audience,
+    ):
+        (reader,) = await audience.join(field.some_users(1))
+        for number in range(2):
+            await asyncio.to_thread(_ten, audience, field.user(), number)
+            await audience.settle()
+            if number == 0:
+                await bridge.kill()
+                await bridge.start()
+                await _again(reader, 1)
+        field.judge(audience, losses_are_told=True)
+        reasons = [gap.reason for gap in reader.gaps]
+        field.expect(reasons == ["epoch"], f"the reader was told of {reasons}")
+        field.expect(len(reader.arrivals) == 20, f"{len(reader.arrivals)} of 20 events came")
+        return f"{len(reader.arrivals)} of 20 events, and a gap between them"
 
 
 MANY_NODES = "the log on Redis, which is for many nodes"
