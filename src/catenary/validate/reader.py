@@ -18,7 +18,14 @@ from urllib.parse import urlencode
 
 import msgspec
 
-from catenary.client.messages import Connected, Control, GapNotice, Live, decode_message
+from catenary.client.messages import (
+    Closing,
+    Connected,
+    Control,
+    GapNotice,
+    Live,
+    decode_message,
+)
 from catenary.errors import ProtocolError, ValidationFailed
 from catenary.events import WebSocketEvent
 from catenary.position import Position
@@ -45,6 +52,7 @@ class Reader:
         after: From where it was made to read.
         arrivals: The events, in the order in which they came.
         gaps: The gaps that were told.
+        closings: The planned closes that were announced.
         answers: The control messages that answered something of ours.
         absences: For each loss of a live connection, the seconds until it was live again.
         reconnects: The same, counted from the last connection or attempt that broke: what
@@ -89,6 +97,7 @@ class Reader:
         """How often it was live."""
         self.arrivals: list[Received] = []
         self.gaps: list[GapNotice] = []
+        self.closings: list[Closing] = []
         self.answers: list[Control] = []
         self.absences: list[float] = []
         self.reconnects: list[float] = []
@@ -308,7 +317,9 @@ class Reader:
             self._told(message)
         elif isinstance(message, Live):
             self._lived(at)
-        elif type(message).__name__ not in {"Heartbeat", "Closing", "Unknown"}:
+        elif isinstance(message, Closing):
+            self.closings.append(message)
+        elif type(message).__name__ not in {"Heartbeat", "Unknown"}:
             self.answers.append(message)
 
     def _take(self, event: WebSocketEvent, at: float) -> None:

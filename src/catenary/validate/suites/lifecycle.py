@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 
+from catenary.errors import CloseCode
 from catenary.validate.audience import Audience
 from catenary.validate.crowd import together
 from catenary.validate.field import Field
@@ -115,6 +116,36 @@ async def concurrent(field: Field) -> str:
             field.expect(len(reader.arrivals) == 40, f"{reader.name}: {len(reader.arrivals)} of 40")
             field.evidence.reconnects += reader.reconnects
         return f"{audience.events_received} of 400 events at 10 tabs, each cut 3 times"
+
+
+@lifecycle.row(
+    "a restart in order",
+    asked="a bridge on a file is stopped in order and started again: its 5 readers are told that it closes and when to come back, and have all events",
+    needs=(Need.PROCESS,),
+)
+async def a_restart_in_order(field: Field) -> str:
+    async with (
+        field.log_file() as log,
+        BridgeProcess.on_a_free_port(log=log) as bridge,
+        field.audience(bridge) as audience,
+    ):
+        readers = await audience.join([field.user()] * 5)
+        await asyncio.to_thread(_ten, audience, field.user(), 0)
+        await audience.settle()
+        status = await bridge.stop()
+        await bridge.start()
+        await together(_again(reader, 1) for reader in readers)
+        await asyncio.to_thread(_ten, audience, field.user(), 1)
+        await audience.settle()
+        field.judge(audience)
+        field.expect(status == 0, f"the server ended with status {status}")
+        for reader in readers:
+            codes = [code for code in reader.close_codes if code is not None]
+            field.expect(codes == [CloseCode.RESTARTING], f"{reader.name} was closed with {codes}")
+            waits = [closing.reconnect_after for closing in reader.closings]
+            field.expect(len(waits) == 1 and waits[0], f"{reader.name} was told to wait {waits}")
+            field.expect(len(reader.arrivals) == 20, f"{reader.name}: {len(reader.arrivals)} of 20")
+        return f"{audience.events_received} of 100 events; {len(readers)} readers told of the close"
 
 
 @lifecycle.row(

@@ -22,6 +22,8 @@ reliability = Suite(
 
 OWN = (Need.OWN_BRIDGE,)
 SILENCE = 5.0
+LATE = 1.0
+"""After so many seconds a user notices the wait."""
 
 
 async def _talk_well(run: Run, pace: float, rounds: int) -> None:
@@ -43,11 +45,14 @@ async def _scored(
     async with field.audience() as audience:
         names = field.some_users(users)
         began = time.perf_counter()
+        clock = time.time() - began
         readers = await audience.join(names)
         await together(work(user_id) for user_id in names)
         await together(until_ended(reader, 1) for reader in readers)
         field.judge(audience)
         received = [arrival for reader in readers for arrival in reader.arrivals]
+        late = max(each.at + clock - each.event.timestamp / 1000 for each in received)
+        field.expect(late < LATE, f"an event came {late:.1f} s late")
         scores = score_users(
             received, users=names, silence_limit=SILENCE, since=began, until=time.perf_counter()
         )
