@@ -6,12 +6,14 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable
 
+from catenary.errors import CloseCode
 from catenary.factory import WebSocketBridgeFactory
 from catenary.validate.audience import Audience
 from catenary.validate.bridges import ServedBridge
 from catenary.validate.chaos import ChaosProxy, Faults
 from catenary.validate.crowd import together
 from catenary.validate.field import Field
+from catenary.validate.processes import BridgeProcess
 from catenary.validate.reader import Reader
 from catenary.validate.results import quantile
 from catenary.validate.rows import Need, Pace, Suite
@@ -120,6 +122,61 @@ async def concurrent(field: Field) -> str:
             field.expect(len(reader.arrivals) == 40, f"{reader.name}: {len(reader.arrivals)} of 40")
             field.evidence.reconnects += reader.reconnects
         return f"{audience.events_received} of 400 events at 10 tabs, each cut 3 times"
+
+
+@lifecycle.row(
+    "a restart in order",
+    asked="a bridge on a file is stopped in order and started again: its 5 readers are told that it closes and when to come back, and have all events",
+    needs=(Need.PROCESS,),
+)
+async def a_restart_in_order(field: Field) -> str:
+    async with (
+        field.log_file() as log,
+        BridgeProcess.on_a_free_port(log=log) as bridge,
+        field.audience(bridge) as audience,
+    ):
+        readers = await audience.join([field.user()] * 5)
+        await asyncio.to_thread(_ten, audience, field.user(), 0)
+        await audience.settle()
+        status = await bridge.stop()
+        await bridge.start()
+        await together(_again(reader, 1) for reader in readers)
+        await asyncio.to_thread(_ten, audience, field.user(), 1)
+        await audience.settle()
+        field.judge(audience)
+        field.expect(status == 0, f"the server ended with status {status}")
+        for reader in readers:
+            codes = [code for code in reader.close_codes if code is not None]
+            field.expect(codes == [CloseCode.RESTARTING], f"{reader.name} was closed with {codes}")
+            waits = [closing.reconnect_after for closing in reader.closings]
+            field.expect(len(waits) == 1 and waits[0], f"{reader.name} was told to wait {waits}")
+            field.expect(len(reader.arrivals) == 20, f"{reader.name}: {len(reader.arrivals)} of 20")
+        return f"{audience.events_received} of 100 events; {len(readers)} readers told of the close"
+
+
+@lifecycle.row(
+    "a server that lost all",
+    asked="a bridge in memory is killed and started again: its reader is told of the loss, and has all that follows",
+    needs=(Need.PROCESS,),
+)
+async def a_server_that_lost_all(field: Field) -> str:
+    async with (
+        BridgeProcess.on_a_free_port(log="memory://") as bridge,
+        field.audience(bridge) as audience,
+    ):
+        (reader,) = await audience.join(field.some_users(1))
+        for number in range(2):
+            await asyncio.to_thread(_ten, audience, field.user(), number)
+            await audience.settle()
+            if number == 0:
+                await bridge.kill()
+                await bridge.start()
+                await _again(reader, 1)
+        field.judge(audience, losses_are_told=True)
+        reasons = [gap.reason for gap in reader.gaps]
+        field.expect(reasons == ["epoch"], f"the reader was told of {reasons}")
+        field.expect(len(reader.arrivals) == 20, f"{len(reader.arrivals)} of 20 events came")
+        return f"{len(reader.arrivals)} of 20 events, and a gap between them"
 
 
 async def _with_redis(field: Field, delay_ms: int) -> str:
