@@ -61,7 +61,7 @@ async def _scored(
 
 @reliability.row(
     "content",
-    asked="5 users: every event scores 4 or 5 of 5, so it can be shown as it is",
+    asked="5 users of an agent that says all that a page wants: every event scores 5 of 5, so nothing of it is lost",
     needs=OWN,
 )
 async def content(field: Field) -> str:
@@ -70,12 +70,9 @@ async def content(field: Field) -> str:
             await _talk_well(run, 0.002, 3)
 
     scores = await _scored(field, 5, work)
-    weakest = min((weak.score for score in scores for weak in score.weakest), default=5)
+    weak = [str(event) for score in scores for event in score.weakest]
     lowest = min(score.content or 0.0 for score in scores)
-    field.expect(
-        weakest >= 4,
-        f"an event scores {weakest}: {[str(s.weakest[0]) for s in scores if s.weakest][:2]}",
-    )
+    field.expect(not weak, f"{len(weak)} events lack something: {weak[:2]}")
     return f"{sum(score.events for score in scores)} events, {lowest:.2f} of 5 in the mean at the least"
 
 

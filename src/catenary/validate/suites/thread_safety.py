@@ -211,7 +211,7 @@ async def state_agrees(field: Field) -> str:
 
         def look(number: int) -> str:
             before = 0
-            for _ in range(10):
+            for _ in range(30):
                 length = len(_text(run))
                 if length < before:
                     raise ValidationFailed(f"thread {number} saw the text shrink")
@@ -227,7 +227,7 @@ async def state_agrees(field: Field) -> str:
         members = await looking
         seen = set(members.results.values())
         field.expect(seen == {expected}, f"{len(seen)} different texts were seen")
-    return f"30 threads looked 10 times each, and saw one text of {words} words at the end"
+    return f"30 threads looked 30 times each, and saw one text of {words} words at the end"
 
 
 @thread_safety.row(
