@@ -40,7 +40,7 @@ ROWS = [
     {"voice", "voices", "threads"},
     {"eventlog", "observe"},
     {"wires", "session", "context", "redaction", "transport"},
-    {"record", "envelope", "fold", "grammar", "limits"},
+    {"record", "envelope", "fold", "grammar", "limits", "surroundings"},
     {"encoding", "events"},
     {"position"},
     {"errors"},

@@ -24,6 +24,7 @@ from catenary.manager import WebSocketManager
 from catenary.position import Position
 from catenary.reporting import RunEndHandler, RunReporter
 from catenary.supervisor import Supervisor
+from catenary.surroundings import HERE, Surroundings
 from catenary.voice import DATA_LIMIT_BYTES, Redactor
 
 if TYPE_CHECKING:
@@ -50,6 +51,7 @@ class WebSocketBridgeFactory:
         redact: Replaces the redaction of secrets: ``redact(event) -> event``
             is asked for every event and returns it with other data.
         run_drain_timeout: How long open runs may go on in a drain, in seconds.
+        surroundings: Another source of chance and of the time that a turn takes, for simulations.
 
     Raises:
         ConfigError: If the URL is none that this installation can open.
@@ -66,11 +68,17 @@ class WebSocketBridgeFactory:
         handlers: HandlerConfig | None = None,
         run_drain_timeout: float = RUN_DRAIN_TIMEOUT,
         data_limit_bytes: int = DATA_LIMIT_BYTES,
+        surroundings: Surroundings = HERE,
     ) -> None:
         self.log = open_log(log) if isinstance(log, str) else log
         self.limits = limits or Limits()
         self.supervisor = Supervisor()
-        self.manager = WebSocketManager(self.log, limits=self.limits, supervisor=self.supervisor)
+        self.manager = WebSocketManager(
+            self.log,
+            limits=self.limits,
+            supervisor=self.supervisor,
+            surroundings=surroundings,
+        )
         self.service = MessageHandlerService(websocket_manager=self.manager, config=handlers)
         self.service.authorize_thread = authorize_thread
         self.service.redactor = redact

@@ -17,7 +17,6 @@ from catenary.errors import CatenaryError, RunCancelled, RunClosed
 from catenary.eventlog.receipt import Receipt
 from catenary.eventlog.stream import HeldRun
 from catenary.verbs import Verbs
-from catenary.voice import now_ms
 
 logger = logging.getLogger("catenary.runs")
 
@@ -50,7 +49,7 @@ class Interrupt:
         self._run_id = held.run_id
         self._timeout = timeout
         self._idle_timeout = idle_timeout
-        self._began_at = now_ms()
+        self._began_at = verbs.log.now_ms()
         self._is_stopped = False
         self.cause: Cause | None = None
 
@@ -122,7 +121,7 @@ class Interrupt:
 
     def due_in(self) -> float | None:
         """Return the seconds until a timeout is due; None without one."""
-        now = now_ms()
+        now = self._verbs.log.now_ms()
         waits = []
         if self._timeout is not None:
             waits.append(self._timeout - (now - self._began_at) / 1000)
@@ -132,7 +131,8 @@ class Interrupt:
         return min(waits, default=None)
 
     def _late_cause(self) -> Cause:
-        is_over = self._timeout is not None and now_ms() - self._began_at >= self._timeout * 1000
+        spent = self._verbs.log.now_ms() - self._began_at
+        is_over = self._timeout is not None and spent >= self._timeout * 1000
         return Cause.TIMEOUT if is_over else Cause.IDLE
 
 

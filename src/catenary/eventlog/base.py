@@ -65,6 +65,10 @@ class EventLog(Accepting):
         """What this process does with the messages that it claimed."""
         self._seen_watch = SeenWatch()
 
+    def now_ms(self) -> int:
+        """Return the time in ms since 1970 by the log's clock, which stamps whatever goes in."""
+        return int(self._clock() * 1000)
+
     # Reading
 
     @abc.abstractmethod
@@ -230,7 +234,7 @@ class EventLog(Accepting):
     def expire_leases(self) -> None:
         """Close the runs whose lease is over, and those that go on 10 s after a cancel."""
         for stream in self._held_streams():
-            close_overdue_runs(self, stream, int(self._clock() * 1000))
+            close_overdue_runs(self, stream, self.now_ms())
 
     @abc.abstractmethod
     async def erase(self, log_id: str, thread_id: str | None = None) -> int:

@@ -148,7 +148,7 @@ class SqliteWriter(CommittingLog):
             connection,
             holder=self.holder,
             producer=self._producer,
-            now_ms=int(self._clock() * 1000),
+            now_ms=self.now_ms(),
         )
         connection.execute("BEGIN IMMEDIATE")
         try:

@@ -7,7 +7,6 @@ from catenary.eventlog.base import EventLog
 from catenary.eventlog.closing import ending_entries
 from catenary.eventlog.receipt import Receipt
 from catenary.events import AgentError
-from catenary.voice import now_ms
 
 CODE = "closed"
 
@@ -32,7 +31,7 @@ def close_run(log: EventLog, log_id: str, run_id: str, reason: str | None) -> Re
     )
     end = AgentError(code=CODE, message=reason or "an operator closed this run", retryable=False)
     receipt = log.end_run(
-        stream, run_id, lambda tools: ending_entries(envelope, tools, end, at=now_ms())
+        stream, run_id, lambda tools: ending_entries(envelope, tools, end, at=log.now_ms())
     )
     run.grammar.close("an operator closed it")
     return receipt
