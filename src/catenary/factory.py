@@ -32,7 +32,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("catenary")
 
-SWEEP_SECONDS = 1.0
 RUN_DRAIN_TIMEOUT = 25.0
 
 H = TypeVar("H", bound=Callable[..., Any])
@@ -53,9 +52,14 @@ class WebSocketBridgeFactory:
         run_drain_timeout: How long open runs may go on in a drain, in seconds.
         surroundings: Another source of chance and of the time that a turn takes, for simulations.
 
+    Attributes:
+        sweep_interval: Between two looks at what upkeep is due, in seconds.
+
     Raises:
         ConfigError: If the URL is none that this installation can open.
     """
+
+    sweep_interval = 1.0
 
     def __init__(
         self,
@@ -208,7 +212,7 @@ class WebSocketBridgeFactory:
 
     async def _sweep(self) -> None:
         while True:
-            await asyncio.sleep(SWEEP_SECONDS)
+            await asyncio.sleep(self.sweep_interval)
             try:
                 await self.log.sweep()
             except LogError as error:
