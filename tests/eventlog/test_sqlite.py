@@ -35,6 +35,7 @@ from tests.eventlog.support import (
     tool_ended,
     tool_started,
 )
+from tests.eventlog.virtual import VirtualLog, in_virtual_time
 
 # Crashes
 
@@ -322,3 +323,25 @@ async def test_a_retried_job_follows_its_run_of_a_former_process(path: Path) -> 
             if event.type == "agent_started"
         ]
     assert started == [{}, {"continues_run_id": "job_1"}]
+
+
+@pytest.mark.parametrize("thread", ["t1", None], ids=["thread", "all"])
+def test_a_run_that_begins_while_its_thread_is_erased_goes_on(
+    path: Path, thread: str | None
+) -> None:
+    """Its start was accepted before the erasure was made, and is committed after it."""
+
+    async def work(log: VirtualLog) -> None:
+        await append(log, started("r1"))
+        erasing = asyncio.ensure_future(log.erase(USER, thread))
+        await asyncio.sleep(0.5)  # the erasure is committed, and nobody knows yet
+        starting = log.append(log.stream(USER), started("r2"))
+        await erasing
+        await starting
+        with pytest.raises(RunClosed):
+            await append(log, completed("r1"))
+        await append(log, completed("r2"))
+        [run] = [run for run in await log.runs(USER) if run.run_id == "r2"]
+        assert run.end_type == "agent_completed"
+
+    in_virtual_time(path, work)
