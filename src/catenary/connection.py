@@ -355,14 +355,15 @@ class Connection:
             if self._quiet_ticks >= ticks and self.stream is not None and not transport.is_paused:
                 self._quiet_ticks = 0
                 self.transport.write(heartbeat_frame(self.place, self.hub.log.now_ms()))
-        heard = transport.last_heard
-        if now - heard < interval:
-            return
-        transport.ping()
+        # Looked at each time: what was taken long ago is no sign of life now.
         taken = transport.bytes_taken
         if transport.buffered_bytes and taken > self._taken_before:
             self._progress_at = now
         self._taken_before = taken
+        heard = transport.last_heard
+        if now - heard < interval:
+            return
+        transport.ping()
         if now - max(heard, self._progress_at) > 2.5 * interval:
             logger.info("connection %s of %s is dead", self.session.connection_id, self.log_id)
             self.session.status = ConnectionStatus.CLOSING
