@@ -40,6 +40,19 @@ def test_time_stands_while_something_is_ready() -> None:
     assert seen == [0.0, 0.0, 0.0, 0.0, -1.0]
 
 
+def test_callbacks_may_take_time() -> None:
+    """Then timers become due between them, as on a machine that is busy."""
+    simulation = Simulation()
+    simulation.callback_seconds = 0.4
+    loop = SimulatedLoop(simulation)
+    seen: list[tuple[str, float]] = []
+    for name in "abcd":
+        loop.call_soon(lambda name=name: seen.append((name, round(loop.time(), 1))))  # type: ignore[misc]
+    loop.call_later(0.5, lambda: seen.append(("timer", round(loop.time(), 1))))
+    simulation.run_for(2.0)
+    assert seen == [("a", 0.0), ("b", 0.4), ("c", 0.8), ("d", 1.2), ("timer", 1.6)]
+
+
 def order_of(simulation: Simulation) -> list[int]:
     """Let ten callbacks run that are ready together; return their order."""
     loop, ran = SimulatedLoop(simulation), list[int]()

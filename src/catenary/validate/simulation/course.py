@@ -46,12 +46,15 @@ class Simulation:
     Attributes:
         now: The time, in seconds; what ``loop.time()`` says on every loop.
         choose: See :data:`Choose`; it may be replaced at any time.
+        callback_seconds: How long each callback takes. By default none, so that
+            no timer becomes due while others are ready.
         steps: How many callbacks have run.
     """
 
     def __init__(self, choose: Choose = oldest, *, now: float = 0.0) -> None:
         self.now = now
         self.choose = choose
+        self.callback_seconds = 0.0
         self.steps = 0
         self._steps_before = 0
         self._ready: list[tuple[SimulatedLoop, asyncio.Handle]] = []
@@ -96,16 +99,21 @@ class Simulation:
             count = len(ready)
             loop, handle = ready.pop(self.choose(count) if count > 1 else 0)
             if not handle.cancelled():
-                self.steps += 1
-                if self.steps > self._steps_before + AT_ONCE_LIMIT:
-                    raise Stuck(f"time stands at {self.now} and callbacks go on: {handle!r}")
-                asyncio._set_running_loop(loop)
-                try:
-                    handle._run()
-                finally:
-                    asyncio._set_running_loop(None)
+                self._run(loop, handle)
                 return True
         return False
+
+    def _run(self, loop: SimulatedLoop, handle: asyncio.Handle) -> None:
+        self.steps += 1
+        if self.steps > self._steps_before + AT_ONCE_LIMIT:
+            raise Stuck(f"time stands at {self.now} and callbacks go on: {handle!r}")
+        asyncio._set_running_loop(loop)
+        try:
+            handle._run()
+        finally:
+            asyncio._set_running_loop(None)
+        if self.callback_seconds:
+            self._go_to(self.now + self.callback_seconds)
 
     def jump(self, limit: float = float("inf")) -> bool:
         """
@@ -121,13 +129,18 @@ class Simulation:
             if limit != float("inf"):
                 self.now = max(self.now, limit)
             return False
-        if timers[0][0] > self.now:
-            self.now = timers[0][0]
+        self._go_to(timers[0][0])
+        return True
+
+    def _go_to(self, when: float) -> None:
+        """Let time go on; what is due by then is ready."""
+        if when > self.now:
+            self.now = when
             self._steps_before = self.steps
+        timers = self._timers
         while timers and timers[0][0] <= self.now:
             _, _, loop, timer = heapq.heappop(timers)
             self.add(loop, timer)
-        return True
 
     def run_for(self, seconds: float) -> None:
         """Run all that is ready or becomes due within so many seconds."""
