@@ -109,7 +109,11 @@ class Bridge:
         """Begin to leave in order, as ``catenary serve`` does at SIGTERM; ``then`` follows once."""
         if self._leaving is None:
             self._leaving = self.loop.create_task(self._leave())
-            self._leaving.add_done_callback(lambda task: task.result() or then())
+            self._leaving.add_done_callback(lambda task: self._left(task, then))
+
+    def _left(self, task: asyncio.Task[None], then: Callable[[], None]) -> None:
+        task.result()
+        then()
 
     async def _leave(self) -> None:
         await self.factory.drain()

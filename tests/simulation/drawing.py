@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from random import Random
-from typing import Any
+from typing import Any, cast
 
 from tests.simulation import schedule as s
 
@@ -38,6 +38,7 @@ _FIELDS: Mapping[type[s.Operation], Sequence[Sequence[Any]]] = {
     s.LogAway: (_LENGTHS,),
     s.FreezeServer: (_LENGTHS,),
     s.Kick: (_USERS,),
+    s.Sweep: (),
 }
 """What the fields of each operation are chosen from, those beside its pace and its order."""
 
@@ -45,7 +46,6 @@ _USUAL = (s.Emit, s.Emit, s.Connect, s.Wait)
 _SPECIAL = tuple(kind for kind in _FIELDS if kind not in _USUAL)
 
 _PACES = (0, 0, 0, 1, 2, 3, 4, 5, 6, 7)
-_CALM = 0
 
 
 def draw(number: int) -> s.Schedule:
@@ -56,7 +56,7 @@ def draw(number: int) -> s.Schedule:
     many of one kind is found sooner so than if all came together.
     """
     random = Random(number)
-    kinds = [*_USUAL, *random.sample(_SPECIAL, random.randrange(1, 6))]
+    kinds: list[type[s.Operation]] = [*_USUAL, *random.sample(_SPECIAL, random.randrange(1, 6))]
     is_orderly = random.random() < 0.4
     operations = [
         _operation(random.choice(kinds), random, is_orderly=is_orderly)
@@ -69,8 +69,8 @@ def draw(number: int) -> s.Schedule:
 def _operation(kind: type[s.Operation], random: Random, *, is_orderly: bool) -> s.AnyOperation:
     fields = [random.choice(choices) for choices in _FIELDS[kind]]
     stir = 0 if is_orderly or random.random() < 0.3 else random.randrange(1, 256)
-    operation: s.AnyOperation = kind(*fields, pace=random.choice(_PACES), stir=stir)
-    return operation
+    operation = kind(*fields, pace=random.choice(_PACES), stir=stir)
+    return cast("s.AnyOperation", operation)
 
 
 def _setup(random: Random) -> s.Setup:

@@ -155,14 +155,19 @@ def wait(operation: s.Wait, world: World) -> None:
 @perform.register(s.NewTerm)
 def new_term(operation: s.NewTerm, world: World) -> None:
     users = [*s.USERS, None]
-    world.on_server(world.log.new_term(users[operation.user % len(users)]))
+    world.on_server(world.log.new_term, users[operation.user % len(users)])
+
+
+@perform.register(s.Sweep)
+def sweep(operation: s.Sweep, world: World) -> None:
+    world.on_server(world.log.sweep)
 
 
 @perform.register(s.Erase)
 def erase(operation: s.Erase, world: World) -> None:
     threads = ["t1", "t2", None]
     user_id = s.USERS[operation.user % len(s.USERS)]
-    world.on_server(world.erase(user_id, threads[operation.thread % len(threads)]))
+    world.on_server(world.erase, user_id, threads[operation.thread % len(threads)])
 
 
 @perform.register(s.DropTail)
@@ -191,4 +196,4 @@ def freeze_server(operation: s.FreezeServer, world: World) -> None:
 def kick(operation: s.Kick, world: World) -> None:
     if world.is_up:
         user_id = s.USERS[operation.user % len(s.USERS)]
-        world.on_server(world.bridge.factory.manager.disconnect(user_id))
+        world.on_server(world.bridge.factory.manager.disconnect, user_id)

@@ -7,7 +7,7 @@ import sqlite3
 from collections.abc import Callable, Collection
 from contextlib import closing
 from pathlib import Path
-from typing import Union
+from typing import Protocol, Union
 
 from catenary.errors import LogUnavailable
 from catenary.eventlog.base import PAGE_BYTES, PAGE_EVENTS
@@ -26,6 +26,20 @@ DELAYS = (0.0, 0.0005, 0.01, 0.3)
 
 SlowLog = Union["SlowMemoryLog", "SlowSqliteLog"]
 
+WORDS = frozenset({"start", "now", "open"})
+
+
+class Observer(Protocol):
+    """Who is shown what a log answers, as of the moment at which it looked."""
+
+    def saw_place(self, log_id: str, place: Position) -> None:
+        """It found this place for a word."""
+        ...
+
+    def saw_page(self, log_id: str, after: Position, page: Page) -> None:
+        """It read this page after a place."""
+        ...
+
 
 class SlowMemoryLog(MemoryLog):
     """
@@ -36,12 +50,12 @@ class SlowMemoryLog(MemoryLog):
     """
 
     def __init__(
-        self, *, retention: Retention, clock: Callable[[], float], delay: float, on_page: OnPage
+        self, *, retention: Retention, clock: Callable[[], float], delay: float, observer: Observer
     ) -> None:
         super().__init__(url="memory://?private", retention=retention, clock=clock)
         self.is_away = False
         self._delay = delay
-        self._on_page = on_page
+        self._observer = observer
 
     async def _before(self) -> None:
         if self._delay:
@@ -72,6 +86,8 @@ class SlowMemoryLog(MemoryLog):
         """Find a place, which takes a while."""
         await self._before()
         place = await super().locate(log_id, after)
+        if after in WORDS:
+            self._observer.saw_place(log_id, place)
         await self._after()
         return place
 
@@ -95,13 +111,9 @@ class SlowMemoryLog(MemoryLog):
             thread_ids=thread_ids,
             run_id=run_id,
         )
-        self._on_page(log_id, after, page)
+        self._observer.saw_page(log_id, after, page)
         await self._after()
         return page
-
-
-OnPage = Callable[[str, Position, Page], None]
-"""Is shown each page as it was read, with the log and the place that it was asked for."""
 
 
 class SlowSqliteLog(SqliteLog):
@@ -119,12 +131,12 @@ class SlowSqliteLog(SqliteLog):
         machine: SimulatedMachine,
         retention: Retention,
         clock: Callable[[], float],
-        on_page: OnPage,
+        observer: Observer,
     ) -> None:
-        self.machine = machine
+        self.machine: SimulatedMachine = machine
         super().__init__(path, retention=retention, durability=Durability.PROCESS, clock=clock)
         self.is_away = False
-        self._on_page = on_page
+        self._observer = observer
         self._failures = 0
         self._is_unsure = False
 
@@ -146,6 +158,13 @@ class SlowSqliteLog(SqliteLog):
         if self._is_unsure:
             self._is_unsure = False
             raise sqlite3.OperationalError("disk I/O error")
+
+    async def locate(self, log_id: str, after: str) -> Position:
+        """Find a place."""
+        place = await super().locate(log_id, after)
+        if after in WORDS:
+            self._observer.saw_place(log_id, place)
+        return place
 
     def held(self, log_id: str) -> list[tuple[int, int]]:
         """Return the first and last number of each batch in the file."""
@@ -178,5 +197,5 @@ class SlowSqliteLog(SqliteLog):
             thread_ids=thread_ids,
             run_id=run_id,
         )
-        self._on_page(log_id, after, page)
+        self._observer.saw_page(log_id, after, page)
         return page

@@ -14,9 +14,11 @@ from tests.simulation.schedule import Step, What
 PAD = 'é"\\\n\u2028 '
 """Characters that take more in JSON than in a string, and some bytes each."""
 
-BIG_BYTES = 8_000
+BIG_BYTES = 12_000
 HUGE_BYTES = 70_000
-AT_ONCE_BYTES = 4 * HUGE_BYTES
+AT_ONCE_BYTES = 360_000
+"""More than a tail holds."""
+
 _WITHIN_RUNS = {What.DELTA, What.BIG_DELTA, What.THINKING}
 _PADS = {What.BIG_NOTE: BIG_BYTES, What.BIG_DELTA: BIG_BYTES, What.HUGE_NOTE: HUGE_BYTES}
 

@@ -283,6 +283,10 @@ class Kick(Operation, frozen=True, array_like=True, tag=22):
     user: int = 0
 
 
+class Sweep(Operation, frozen=True, array_like=True, tag=23):
+    """The upkeep of the log is done now: what is old goes, what ended runs said is merged."""
+
+
 AnyOperation = (
     Emit
     | Advance
@@ -306,6 +310,7 @@ AnyOperation = (
     | LogAway
     | FreezeServer
     | Kick
+    | Sweep
 )
 
 

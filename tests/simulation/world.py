@@ -15,9 +15,8 @@ from catenary.errors import CatenaryError
 from catenary.eventlog.model import Page, Retention
 from catenary.position import Position
 from catenary.transport import HIGH_WATER_BYTES
-from catenary.validate.simulation.course import Simulation, oldest
-from catenary.validate.simulation.loop import SimulatedLoop
-from catenary.validate.simulation.network import Link, Network
+from catenary.validate.simulation import Link, Network, SimulatedLoop, Simulation
+from catenary.validate.simulation.course import oldest
 from tests.simulation.app import App
 from tests.simulation.bridge import WALL_CLOCK, Bridge
 from tests.simulation.happening import perform
@@ -38,6 +37,8 @@ from tests.simulation.schedule import (
     Stop,
     Wire,
 )
+
+Work = Callable[..., Coroutine[Any, Any, Any]]
 
 RETENTIONS = {
     Retain.ALL: Retention(),
@@ -170,16 +171,19 @@ class World:
         delay = DELAYS[setup.slow_log % len(DELAYS)]
         retention = RETENTIONS[setup.retain]
         if setup.log is LogKind.MEMORY:
-            return SlowMemoryLog(
-                retention=retention, clock=clock, delay=delay, on_page=self._saw_page
-            )
+            return SlowMemoryLog(retention=retention, clock=clock, delay=delay, observer=self)
         chance = Random(loop.name)
         machine = SimulatedMachine(loop, uniform=chance.uniform, delay=delay)
         return SlowSqliteLog(
-            self._file, machine=machine, retention=retention, clock=clock, on_page=self._saw_page
+            self._file, machine=machine, retention=retention, clock=clock, observer=self
         )
 
-    def _saw_page(self, log_id: str, after: Position, page: Page) -> None:
+    def saw_place(self, log_id: str, place: Position) -> None:
+        """Note in which term a log found a place for a reader."""
+        self.ledger.note_epoch(log_id, place.epoch)
+
+    def saw_page(self, log_id: str, after: Position, page: Page) -> None:
+        """Let the judge look at a gap, beside what the store holds."""
         self.ledger.note_epoch(log_id, page.place.epoch)
         if page.gap is None:
             return
@@ -213,12 +217,10 @@ class World:
         """The runs that producers hold open by their verbs, for as long as they like."""
         return set().union(*(producer.open_runs for producer in self._producers))
 
-    def on_server(self, work: Coroutine[Any, Any, Any]) -> None:
+    def on_server(self, work: Work, *arguments: Any) -> None:
         """Do something in the server's process; where its log cannot, it is not done."""
         if self.is_up:
-            self.bridge.loop.create_task(_tried(work))
-        else:
-            work.close()
+            self.bridge.loop.create_task(_tried(work, *arguments))
 
     async def erase(self, user_id: str, thread_id: str | None) -> None:
         """Erase a thread or all of a user, and note through where."""
@@ -286,7 +288,7 @@ class World:
             for task in asyncio.all_tasks(loop):
                 task.cancel()
         for loop, log in self._logs:
-            loop.create_task(_tried(log.stop()))
+            loop.create_task(_tried(log.stop))
         self.let_pass(60.0)
         self._folder.cleanup()
 
@@ -343,6 +345,6 @@ class World:
                     end.abort()
 
 
-async def _tried(work: Coroutine[Any, Any, Any]) -> None:
+async def _tried(work: Work, *arguments: Any) -> None:
     with contextlib.suppress(CatenaryError):
-        await work
+        await work(*arguments)
