@@ -19,6 +19,7 @@ from load import SECRET
 
 from catenary import UserWebSocketContext, UserWebSocketEmitter, WebSocketBridgeFactory
 from catenary.auth import JwtVerifier
+from catenary.observe.monitoring import MONITORING, Monitoring
 from catenary.serving.http_protocol import HTTPProtocol
 from catenary.serving.websocket import WebSocketProtocol
 
@@ -41,7 +42,10 @@ class Bridge:
 
     def __init__(self, options: argparse.Namespace) -> None:
         self.options = options
-        self.factory = WebSocketBridgeFactory(log=options.log)
+        sampled = options.users if options.scenario == "watched" else MONITORING.connections
+        self.factory = WebSocketBridgeFactory(
+            log=options.log, monitoring=Monitoring(connections=sampled)
+        )
         app = self.factory.asgi_app(verifier=JwtVerifier(secret=SECRET))
         config = uvicorn.Config(
             app,
@@ -163,6 +167,7 @@ async def resume(bridge: Bridge) -> int:
 
 SCENARIOS: dict[str, Scenario] = {
     "single": single,
+    "watched": single,
     "burst": burst,
     "paced": paced,
     "connects": connects,

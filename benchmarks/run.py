@@ -21,6 +21,7 @@ HERE = Path(__file__).parent
 MEMORY = ("memory://",)
 PLAN: list[tuple[str, int, list[str], tuple[str, ...]]] = [
     ("single", 100, [], MEMORY),
+    ("watched", 100, [], MEMORY),
     ("burst", 100, [], MEMORY),
     ("paced", 100, ["--latency"], (*MEMORY, "process", "power")),
     ("connects", 1000, ["--seconds", "2"], MEMORY),

@@ -8,6 +8,8 @@ import pytest_asyncio
 
 from catenary import UserWebSocketContext, UserWebSocketEmitter, WebSocketBridgeFactory
 
+pytest_plugins = ["pytester", "tests.campaigns"]
+
 
 @pytest_asyncio.fixture
 async def factory() -> AsyncIterator[WebSocketBridgeFactory]:

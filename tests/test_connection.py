@@ -337,6 +337,25 @@ async def test_a_slow_peer_that_takes_bytes_is_alive(
     assert reader.transport.is_aborted
 
 
+async def test_what_a_socket_took_counts_from_then(
+    factory: WebSocketBridgeFactory, emitter: UserWebSocketEmitter
+) -> None:
+    """Bytes that were taken while the peer was still heard are no later sign of life."""
+    reader = Reader(factory)
+    await reader.open()
+    await reader.until(2)
+    reader.transport.stall()
+    emitter.custom("app.note", {"text": "x" * 200_000})
+    await reader.until_seq(1)
+    start = reader.transport.last_heard
+    reader.transport.drain(1000)
+    for tick in range(1, 14):
+        reader.connection.tick(start + tick * 3, 15.0, 5)
+    assert not reader.transport.is_aborted
+    reader.connection.tick(start + 42, 15.0, 5)
+    assert reader.transport.is_aborted
+
+
 async def test_a_client_that_takes_no_answers_is_not_read_from(
     factory: WebSocketBridgeFactory,
 ) -> None:

@@ -11,6 +11,7 @@ from catenary.auth import sign_token
 from catenary.errors import AuthError, ConfigError
 from catenary.eventlog.opening import open_log
 from catenary.limits import Limits
+from catenary.observe.monitoring import Monitoring
 from catenary.settings import (
     Settings,
     check_durability,
@@ -51,6 +52,16 @@ def test_every_limit_is_a_setting_with_its_default() -> None:
     """A limit that is added without its setting could be set by nobody."""
     assert set(Limits.__struct_fields__) <= set(Settings.model_fields)
     assert load().limits() == Limits()
+
+
+def test_what_the_monitors_look_for_can_be_set() -> None:
+    """The rest keeps its defaults; off is off."""
+    assert load().monitoring() == Monitoring()
+    options = {"monitor_connections": 3, "monitor_silence": "5", "monitor_latency": 0.5}
+    assert load(options).monitoring() == Monitoring(connections=3, silence=5, latency=0.5)
+    assert load({"monitor": "off"}).monitoring() is None
+    with pytest.raises(ConfigError, match="CATENARY_MONITOR "):
+        load({"monitor": "perhaps"})
 
 
 def test_every_setting_says_what_it_is() -> None:

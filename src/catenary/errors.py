@@ -17,7 +17,8 @@ Every exception that Catenary raises, and the WebSocket close codes.
     │  ├─ LogUnavailable    try again later
     │  ├─ LogFull           the intake holds all it may; try again later
     │  └─ RecordCorrupt     stop; what is stored cannot be read
-    └─ ConnectionClosed     code and reason
+    ├─ ConnectionClosed     code and reason
+    └─ ValidationFailed     a bridge did not do what a validation waited for
 
     RunCancelled            a BaseException, as asyncio.CancelledError is
 
@@ -254,3 +255,7 @@ class ConnectionClosed(CatenaryError):
 
     def __str__(self) -> str:
         return f"closed with {self.code}{f' ({self.reason})' if self.reason else ''}"
+
+
+class ValidationFailed(CatenaryError):
+    """A bridge that is validated did not do what was waited for; the text says where it stands."""

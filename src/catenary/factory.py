@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Callable
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
+from catenary.answering import ANSWER, continuing
 from catenary.auth import AuthorizeLog, AuthorizeThread, authorize_log, authorize_thread
 from catenary.context import UserWebSocketContext
 from catenary.emitter import UserWebSocketEmitter
@@ -16,12 +17,15 @@ from catenary.errors import ConfigError, LogError, UsageError
 from catenary.eventlog.base import EventLog
 from catenary.eventlog.opening import open_log
 from catenary.events import WebSocketEvent
-from catenary.fold import RunState
+from catenary.fold import QuestionState, RunState
 from catenary.history import folded_runs, read_events, resume_point
 from catenary.inbound import HandlerConfig, MessageHandlerService
 from catenary.limits import Limits
 from catenary.manager import WebSocketManager
+from catenary.observe.monitoring import MONITORING, Monitoring
+from catenary.observe.monitors import LiveMonitors
 from catenary.position import Position
+from catenary.questions import forget
 from catenary.reporting import RunEndHandler, RunReporter
 from catenary.supervisor import Supervisor
 from catenary.surroundings import HERE, Surroundings
@@ -50,6 +54,7 @@ class WebSocketBridgeFactory:
         redact: Replaces the redaction of secrets: ``redact(event) -> event``
             is asked for every event and returns it with other data.
         run_drain_timeout: How long open runs may go on in a drain, in seconds.
+        monitoring: What the monitors of the started bridge look for; None turns them off.
         surroundings: Another source of chance and of the time that a turn takes, for simulations.
 
     Attributes:
@@ -72,6 +77,7 @@ class WebSocketBridgeFactory:
         handlers: HandlerConfig | None = None,
         run_drain_timeout: float = RUN_DRAIN_TIMEOUT,
         data_limit_bytes: int = DATA_LIMIT_BYTES,
+        monitoring: Monitoring | None = MONITORING,
         surroundings: Surroundings = HERE,
     ) -> None:
         self.log = open_log(log) if isinstance(log, str) else log
@@ -91,6 +97,7 @@ class WebSocketBridgeFactory:
         self._redactor = redact
         self._run_drain_timeout = run_drain_timeout
         self._data_limit_bytes = data_limit_bytes
+        self.monitoring = monitoring
         self._tasks: list[asyncio.Task[None]] = []
         self._is_starting = False
         self.failure: Exception | None = None
@@ -141,6 +148,18 @@ class WebSocketBridgeFactory:
 
         return register
 
+    def on_answer(self, handler: H) -> H:
+        """
+        Go on when what a run asked is answered after it ended: ``handler(answer, emitter)``.
+
+        It starts a run with ``emitter.start_run(…)``, which continues the one
+        that asked (``continues_run_id``). It gets a :class:`~catenary.answering.Answer`.
+        It is called once, or again if its process dies meanwhile, so give the
+        run an id made of ``answer.run_id`` where twice would be harmful.
+        """
+        self.service.register(ANSWER, continuing(handler), retry=True)
+        return handler
+
     def on_run_end(self, handler: RunEndHandler) -> RunEndHandler:
         """Give the folded state of every ended run to ``handler``, at least once."""
         self.reporter.handlers.append(handler)
@@ -177,8 +196,15 @@ class WebSocketBridgeFactory:
         """
         return await resume_point(self.log, user_id)
 
+    async def questions(self, user_id: str, *, thread_id: str | None = None) -> list[QuestionState]:
+        """Return what a user was asked and has not answered, oldest first."""
+        runs = await folded_runs(self.log, user_id, thread_id)
+        return [asked for run in runs for asked in run.pending]
+
     async def erase(self, user_id: str, thread_id: str | None = None) -> int:
         """Erase what the log holds of a user, or of one thread; returns how many events."""
+        for run in await folded_runs(self.log, user_id, thread_id):
+            await forget(self.log, user_id, [asked.request_id for asked in run.questions])
         return await self.log.erase(user_id, thread_id)
 
     # Life
@@ -201,13 +227,15 @@ class WebSocketBridgeFactory:
             self._is_starting = False
         self.is_started = True
         self.reporter.join()
+        works = {
+            "heartbeats": self.manager.keep_time(),
+            "upkeep": self._sweep(),
+            "reports": self.reporter.work(),
+        }
+        if self.monitoring is not None:
+            works["monitors"] = LiveMonitors(self.log, self.manager, self.monitoring).work()
         self._tasks = [
-            asyncio.create_task(work, name=f"catenary {name}")
-            for name, work in (
-                ("heartbeats", self.manager.keep_time()),
-                ("upkeep", self._sweep()),
-                ("reports", self.reporter.work()),
-            )
+            asyncio.create_task(work, name=f"catenary {name}") for name, work in works.items()
         ]
 
     async def _sweep(self) -> None:
@@ -303,3 +331,10 @@ def get_websocket_bridge_factory(**options: Any) -> WebSocketBridgeFactory:
 def get_websocket_manager() -> WebSocketManager:
     """Return the one manager of this process: that of its factory."""
     return get_websocket_bridge_factory().manager
+
+
+def forget_websocket_bridge_factory() -> None:
+    """Let the next call make another factory for this process; for tests."""
+    global _factory
+    with _lock:
+        _factory = None

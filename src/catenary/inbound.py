@@ -17,7 +17,7 @@ from catenary.context import UserWebSocketContext, check_id
 from catenary.emitter import UserWebSocketEmitter
 from catenary.encoding import encode
 from catenary.errors import EventTooLarge, LogError, ProtocolError, UsageError
-from catenary.eventlog.model import ClaimState
+from catenary.eventlog.model import Claim, ClaimState
 from catenary.events import EventType, UserMessage
 from catenary.manager import WebSocketManager
 from catenary.session import ClientMessage
@@ -26,6 +26,9 @@ from catenary.voice import Redactor
 
 SYNC_THREADS = 64
 SYNC_PER_USER = 4
+ELSEWHERE_SECONDS = 0.05
+ELSEWHERE_LIMIT_SECONDS = 1.0
+"""A message that another node handles is asked for again after so long."""
 
 
 class Message(msgspec.Struct, frozen=True, kw_only=True):
@@ -199,7 +202,7 @@ class MessageHandlerService:
     ) -> tuple[bytes, str]:
         """Start the handler, unless it was started before; nobody else here does this one."""
         log, key = self.manager.log, (source.log_id, str(message.id))
-        claim = await log.claim_command(*key, digest)
+        claim = await self._claimed(key, digest)
         if claim.state is ClaimState.DONE and claim.reply is not None:
             return claim.reply, "repeat"
         if claim.state is ClaimState.CONFLICT:
@@ -218,6 +221,19 @@ class MessageHandlerService:
         reply, result = await self._run(registered, source, message)
         return await self._finished(key, reply), result
 
+    async def _claimed(self, key: tuple[str, str], digest: bytes) -> Claim:
+        """Claim a message; while another node handles it, wait for that one's reply."""
+        wait, waited = ELSEWHERE_SECONDS, 0.0
+        while True:
+            claim = await self.manager.log.claim_command(*key, digest)
+            if claim.state is not ClaimState.ELSEWHERE:
+                return claim
+            if waited > self.config.timeout + ELSEWHERE_LIMIT_SECONDS:
+                raise _given_up()
+            await asyncio.sleep(wait)
+            waited += wait
+            wait = min(2 * wait, ELSEWHERE_LIMIT_SECONDS)
+
     async def _finished(self, key: tuple[str, str], reply: bytes) -> bytes:
         """Store a reply, or remember it for the repeat."""
         log = self.manager.log
@@ -229,9 +245,9 @@ class MessageHandlerService:
     async def _run(
         self, registered: _Registered, source: Source, message: ClientMessage
     ) -> tuple[bytes, str]:
-        emitter = self._emitter(source, message)
+        emitter = self.emitter(source, message.thread_id)
         if message.type == EventType.USER_MESSAGE:
-            await self._publish_question(emitter, message)
+            emitter.in_reply_to = await self._publish_question(emitter, message)
         taken = Message(
             id=str(message.id),
             type=message.type,
@@ -253,11 +269,12 @@ class MessageHandlerService:
         )  # fmt: skip
         return _error("handler_failed", "the message could not be handled"), "handler_failed"
 
-    def _emitter(self, source: Source, message: ClientMessage) -> UserWebSocketEmitter:
+    def emitter(self, source: Source, thread_id: str | None) -> UserWebSocketEmitter:
+        """Return an emitter for whoever sent a message, in its thread."""
         context = UserWebSocketContext(
             user_id=source.identity.user_id,
             log_id=source.log_id,
-            thread_id=message.thread_id,
+            thread_id=thread_id,
             session_id=source.identity.session_id,
             connection_id=source.connection_id,
         )
@@ -268,9 +285,8 @@ class MessageHandlerService:
             redactor=self.redactor,
         )
 
-    async def _publish_question(
-        self, emitter: UserWebSocketEmitter, message: ClientMessage
-    ) -> None:
+    async def _publish_question(self, emitter: UserWebSocketEmitter, message: ClientMessage) -> str:
+        """Show the message to every tab; return its ``message_id``."""
         asked = UserMessage(
             message_id=f"msg_{message.id}",
             content=_content_of(message),
@@ -280,6 +296,7 @@ class MessageHandlerService:
             await emitter.user_message(asked, idempotency_key=f"command:{message.id}")
         except EventTooLarge as error:
             raise ProtocolError("too_large", str(error)) from None
+        return asked.message_id
 
     # Calling handlers
 

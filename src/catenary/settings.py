@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import ipaddress
 import os
-import re
 import secrets
 from collections.abc import Mapping
 from pathlib import Path
@@ -27,8 +26,10 @@ from catenary.auth import JwtVerifier
 from catenary.errors import ConfigError
 from catenary.eventlog.base import EventLog
 from catenary.eventlog.model import Durability
+from catenary.eventlog.urls import without_secrets
 from catenary.factory import RUN_DRAIN_TIMEOUT
 from catenary.limits import Limits
+from catenary.observe.monitoring import MONITORING, Monitoring
 from catenary.voice import DATA_LIMIT_BYTES
 
 PREFIX = "CATENARY_"
@@ -69,11 +70,24 @@ class Settings(BaseSettings):
     """How log records are written."""
     run_drain_timeout: Annotated[float, Field(ge=0)] = RUN_DRAIN_TIMEOUT
     """How long open runs may go on once the server is told to stop."""
+    monitor: Literal["on", "off"] = "on"
+    """Whether the running bridge is watched for silent runs, broken connections and faults."""
+    monitor_connections: Annotated[int, Field(ge=0)] = MONITORING.connections
+    """How many connections are looked at closely at a time."""
+    monitor_silence: Annotated[float, Field(gt=0)] = MONITORING.silence
+    """An open run that says nothing for so long is warned about."""
+    monitor_latency: Annotated[float, Field(gt=0)] = MONITORING.latency
+    """An event that is written so long after its emission is warned about."""
+
+    wires: Words = ()
+    """Whose clients are served too: ai-sdk, ag-ui, tanstack."""
+    on_abort: Literal["cancel", "detach"] = "cancel"
+    """What the abort of a client on these wires does: cancel the run, or detach from it."""
 
     # The event log
 
     log: Annotated[str, Field(repr=False)] = "memory://"
-    """The event log: memory://, sqlite:///events.db."""
+    """The event log: memory://, sqlite:///events.db, redis://host:6379/0."""
     durability: Literal["any", "process", "power"] = "any"
     """What an acknowledged event must survive; the server refuses to start on a log below it."""
 
@@ -106,6 +120,8 @@ class Settings(BaseSettings):
     """The most that the data of an event may take."""
     message_bytes: Annotated[int, Field(gt=0)] = _LIMITS.message_bytes
     """The most that a client's message may take."""
+    wire_message_bytes: Annotated[int, Field(gt=0)] = _LIMITS.wire_message_bytes
+    """The same on the wires of other clients, which send whole histories."""
     nesting: Annotated[int, Field(gt=0)] = _LIMITS.nesting
     """How deep a client's message may be nested."""
     connections_per_user: Annotated[int, Field(gt=0)] = _LIMITS.connections_per_user
@@ -132,13 +148,15 @@ class Settings(BaseSettings):
     """How many connections may wait for their first message."""
     replaying: Annotated[int, Field(gt=0)] = _LIMITS.replaying
     """How many connections read from the log at a time."""
+    start_patience: Annotated[float, Field(gt=0)] = _LIMITS.start_patience
+    """How long a client of another wire waits for the run that answers it to begin."""
     log_patience: Annotated[float, Field(gt=0)] = _LIMITS.log_patience
     """How long connections wait for a log that cannot be read before they are closed."""
     tail_bytes: Annotated[int, Field(gt=0)] = _LIMITS.tail_bytes
     """How much of the latest events is held in memory for all who are connected."""
 
     @field_validator(
-        "jwt_algorithms", "jwt_audience", "jwt_issuer", "allowed_origins", mode="before"
+        "jwt_algorithms", "jwt_audience", "jwt_issuer", "allowed_origins", "wires", mode="before"
     )
     @classmethod
     def _split(cls, value: Any) -> Any:
@@ -173,6 +191,16 @@ class Settings(BaseSettings):
         host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.host, self.host)  # noqa: S104
         own = f"http://[{host}]:{self.port}" if ":" in host else f"http://{host}:{self.port}"
         return (self.url or own).rstrip("/")
+
+    def monitoring(self) -> Monitoring | None:
+        """Return what the monitors look for; None if they are off."""
+        if self.monitor == "off":
+            return None
+        return Monitoring(
+            connections=self.monitor_connections,
+            silence=self.monitor_silence,
+            latency=self.monitor_latency,
+        )
 
     def limits(self) -> Limits:
         """Return the limits of the native wire."""
@@ -281,22 +309,22 @@ def verifier(settings: Settings) -> JwtVerifier:
     )
 
 
-_ORDER = [Durability.MEMORY, Durability.PROCESS, Durability.POWER]
+def required_durability(settings: Settings) -> Durability | None:
+    """Return what an acknowledged event must survive; None if that is not asked."""
+    return None if settings.durability == "any" else Durability(settings.durability)
 
 
 def check_durability(settings: Settings, log: EventLog) -> None:
     """
-    Refuse a log that keeps less than was asked for.
+    Refuse a log that keeps less than was asked for; one that tells only when it opens, then.
 
     Raises:
         ConfigError: If so, with what to do.
     """
-    if settings.durability == "any":
-        return
-    wanted = Durability(settings.durability)
-    if _ORDER.index(log.durability) < _ORDER.index(wanted):
+    wanted = log.required = required_durability(settings)
+    if wanted is not None and not log.is_shared and log.durability.is_below(wanted):
         raise ConfigError(
-            f"{env_name('durability')} asks for {wanted}, and {log.url.partition('?')[0]} gives "
+            f"{env_name('durability')} asks for {wanted}, and {log.shown_url.partition('?')[0]} gives "
             f"{log.durability}: choose another log, such as sqlite:///events.db (power), or ask "
             "for less"
         )
@@ -339,5 +367,4 @@ def _masked(value: Any) -> str:
         return "–"
     if isinstance(value, tuple):
         return ", ".join(value)
-    # A store's address may hold its password.
-    return re.sub(r"(?<=://)[^/@]*@", "…@", str(value))
+    return without_secrets(str(value))

@@ -3,8 +3,8 @@ What a connection needs of a socket, and what it offers to one.
 
 Pure: no I/O, no clock. :class:`Transport` and :class:`Receiver` are contracts
 between two objects that live on one event loop; neither is thread-safe.
-:class:`HoldingTransport` holds another one back; :class:`StallingTransport`
-is a transport without a socket, for tests.
+:class:`FrontTransport` stands in front of another one; :class:`HoldingTransport`
+holds one back; :class:`StallingTransport` has no socket, for tests.
 """
 
 from __future__ import annotations
@@ -132,18 +132,58 @@ class Receiver(Protocol):
         ...
 
 
-class HoldingTransport:
+class FrontTransport:
+    """A :class:`Transport` in front of another one, that does what that one does; a base."""
+
+    def __init__(self, behind: Transport) -> None:
+        self.behind = behind
+
+    @property
+    def is_paused(self) -> bool:
+        return self.behind.is_paused
+
+    @property
+    def bytes_taken(self) -> int:
+        return self.behind.bytes_taken
+
+    @property
+    def buffered_bytes(self) -> int:
+        return self.behind.buffered_bytes
+
+    @property
+    def last_heard(self) -> float:
+        return self.behind.last_heard
+
+    def write(self, data: bytes) -> None:
+        self.behind.write(data)
+
+    def ping(self) -> None:
+        self.behind.ping()
+
+    def pause_reading(self) -> None:
+        self.behind.pause_reading()
+
+    def resume_reading(self) -> None:
+        self.behind.resume_reading()
+
+    def close(self, code: int, reason: str) -> None:
+        self.behind.close(code, reason)
+
+    def abort(self) -> None:
+        self.behind.abort()
+
+
+class HoldingTransport(FrontTransport):
     """
     A :class:`Transport` that can hold another one back, as a peer that stopped reading would.
 
-    While it holds, it is paused, and what is written is kept until
-    :meth:`release`, which gives it to the transport behind and lets the
-    receiver go on. A cursor on it stops at once; answers to the peer are kept
-    in their order. It does not change what comes from the peer.
+    While it holds, it is paused, and what is written is kept in its order until
+    :meth:`release` lets the transport behind and the receiver go on. A cursor
+    on it stops at once; a ping overtakes what is kept.
     """
 
     def __init__(self, behind: Transport, receiver: Receiver) -> None:
-        self._behind = behind
+        super().__init__(behind)
         self._receiver = receiver
         self._held: list[bytes] = []
         self.is_holding = False
@@ -157,63 +197,41 @@ class HoldingTransport:
         if not self.is_holding:
             return
         self._let_go()
-        if not self._behind.is_paused:
+        if not self.behind.is_paused:
             self._receiver.writable()
 
     def _let_go(self) -> None:
         self.is_holding = False
         held, self._held = self._held, []
         if held:
-            self._behind.write(b"".join(held))
+            self.behind.write(b"".join(held))
 
     @property
     def is_paused(self) -> bool:
         """Whether it holds, or the transport behind is paused."""
-        return self.is_holding or self._behind.is_paused
-
-    @property
-    def bytes_taken(self) -> int:
-        """How many bytes the socket took."""
-        return self._behind.bytes_taken
+        return self.is_holding or self.behind.is_paused
 
     @property
     def buffered_bytes(self) -> int:
         """How many bytes were written and not yet taken, those that are held included."""
-        return sum(map(len, self._held)) + self._behind.buffered_bytes
-
-    @property
-    def last_heard(self) -> float:
-        """When a byte last came from the peer."""
-        return self._behind.last_heard
+        return sum(map(len, self._held)) + self.behind.buffered_bytes
 
     def write(self, data: bytes) -> None:
         """Send, or hold."""
         if self.is_holding:
             self._held.append(data)
         else:
-            self._behind.write(data)
-
-    def ping(self) -> None:
-        """Send a protocol ping, which overtakes what is held."""
-        self._behind.ping()
-
-    def pause_reading(self) -> None:
-        """Read nothing more from the peer."""
-        self._behind.pause_reading()
-
-    def resume_reading(self) -> None:
-        """Read from the peer again."""
-        self._behind.resume_reading()
+            self.behind.write(data)
 
     def close(self, code: int, reason: str) -> None:
         """Send what was held, and close."""
         self._let_go()
-        self._behind.close(code, reason)
+        self.behind.close(code, reason)
 
     def abort(self) -> None:
         """Drop the connection, with what is held."""
         self._held.clear()
-        self._behind.abort()
+        self.behind.abort()
 
 
 class StallingTransport:

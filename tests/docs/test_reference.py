@@ -18,6 +18,7 @@ from catenary.limits import Limits
 from catenary.observe.metrics import BridgeMetrics
 from catenary.serving.asgi import BridgeApp
 from catenary.settings import Settings, env_name, option_name
+from catenary.validate.chaos import LEVELS, PROFILES, Action, Faults
 from tests.docs.pages import ROOT, prose
 
 REFERENCE = ROOT / "docs" / "reference"
@@ -131,7 +132,8 @@ def test_every_path_is_named() -> None:
     text = (REFERENCE / "http.md").read_text()
     table = text.partition("## Paths\n")[2].partition("\n## ")[0]
     named = set(re.findall(r"^\| `(GET|POST) ([^`]+)`", table, re.MULTILINE))
-    endpoints = BridgeApp(WebSocketBridgeFactory("memory://?private")).endpoints
+    wires = ("ai-sdk", "ag-ui", "tanstack")
+    endpoints = BridgeApp(WebSocketBridgeFactory("memory://?private"), wires=wires).endpoints
     routes = [
         *endpoints.client_routes(),
         *endpoints.api_routes(),
@@ -161,6 +163,14 @@ def test_every_metric_is_named() -> None:
     assert [
         spelling for spelling in spellings if not spelling & named["reference/metrics.md"]
     ] == []
+
+
+def test_everything_that_a_network_can_do_is_named() -> None:
+    """Faults, levels, actions and profiles, in the page that is about them."""
+    text = (ROOT / "docs" / "how-to" / "break-the-network.md").read_text()
+    cells = re.findall(r"^\| (`.+?`) \|", text, re.MULTILINE)
+    named = set(re.findall(r"`(\w+)`", " ".join(cells)))
+    assert named == {*Faults.__struct_fields__, *LEVELS, *PROFILES, *Action.__members__}
 
 
 def test_every_test_that_the_guarantees_name_exists() -> None:

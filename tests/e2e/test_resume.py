@@ -11,8 +11,8 @@ import pytest
 from catenary.client import Backoff, Client
 from catenary.events import RUN_ENDS
 from catenary.position import Position
+from catenary.validate.chaos import CALM, ChaosProxy, Faults, Incident
 from catenary.validate.checker import OrderingChecker
-from tests.e2e.cutting import CuttingProxy
 from tests.e2e.support import Bridge, Reader, bridge, log_url, say, token_of
 
 SEED = 7
@@ -21,6 +21,7 @@ CLIENTS_A_USER = 5
 RUNS = 3
 DELTAS = 150
 CONVERGENCE = 40.0
+CUTS = Incident.CUT, Incident.RESET
 
 
 class Agents:
@@ -74,7 +75,7 @@ def client_of(user: str, name: str, port: int) -> Client:
 
 @pytest.mark.slow
 @pytest.mark.timeout(60)
-@pytest.mark.parametrize("kind", ["memory", "sqlite"])
+@pytest.mark.parametrize("kind", ["memory", "sqlite", "redis"])
 async def test_everything_arrives_once_however_it_is_cut(kind: str, tmp_path: Path) -> None:
     """20 clients, each cut at random bytes all the time, end with every event once, in order."""
     say(f"seed {SEED}")
@@ -82,7 +83,7 @@ async def test_everything_arrives_once_however_it_is_cut(kind: str, tmp_path: Pa
     users = [f"user_{n}" for n in range(USERS)]
     async with (
         bridge(log_url(kind, tmp_path)) as running,
-        CuttingProxy(running.server.port, seed=f"{SEED}") as network,
+        ChaosProxy(running.server.port, faults=Faults(cut=1.0), seed=SEED) as network,
     ):
         clients = {
             name: client_of(user, name, network.port)
@@ -99,18 +100,22 @@ async def test_everything_arrives_once_however_it_is_cut(kind: str, tmp_path: Pa
                 for user in users:
                     for n in range(RUNS):
                         runs.create_task(agents.work(user, n))
-            network.stop_cutting()
+            network.apply(CALM)
         heads = {user: await running.factory.log.head(user) for user in users}
     reconnects = sum(client.stats.connections for client in clients.values()) - len(clients)
+    attempts = sum(client.stats.attempts for client in clients.values())
+    cuts = [entry.detail for entry in network.journal.entries if entry.what in CUTS]
     say(
-        f"{kind}: {sum(head.seq for head in heads.values())} events, {network.cuts} cuts, "
-        f"{reconnects} resumed connections, {checker.events_received} messages"
+        f"{kind}: {sum(head.seq for head in heads.values())} events, {len(cuts)} cuts, "
+        f"{attempts} attempts, {reconnects} resumed connections, {checker.events_received} messages"
     )
     assert checker.problems(heads) == []
     assert reconnects > 5 * len(clients)
+    assert set(cuts) == {"up", "down"}
+    assert attempts > 1.1 * (reconnects + len(clients)), "some were cut in the handshake"
 
 
-@pytest.mark.parametrize("kind", ["memory", "sqlite"])
+@pytest.mark.parametrize("kind", ["memory", "sqlite", "redis"])
 async def test_a_place_inside_what_was_merged(kind: str, tmp_path: Path) -> None:
     """Who had some pieces of a text before they were joined gets the others, and only these."""
     words = [f"{n} \u00e9\U0001f682\n" for n in range(40)]

@@ -41,6 +41,7 @@ async def busy(factory: WebSocketBridgeFactory) -> None:
         counted["x"] += 1  # type: ignore[index]
     counters.inbound["x"] += 1
     counters.runs_ended["x"] += 1
+    counters.monitor.violations["x"] += 1
 
 
 async def test_the_reference_lists_exactly_what_is_shown(factory: WebSocketBridgeFactory) -> None:

@@ -15,7 +15,7 @@ from catenary.eventlog.committer_group import Group, Outcome
 from catenary.eventlog.memory import MemoryLog
 from catenary.eventlog.model import Durability, Page, Retention
 from catenary.eventlog.sqlite import SqliteLog
-from catenary.eventlog.sqlite_batch import seq_of
+from catenary.eventlog.sqlite_places import seq_of
 from catenary.eventlog.stream import Stream, Watcher
 from catenary.position import Position
 from tests.simulation.machine import SimulatedMachine

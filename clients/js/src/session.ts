@@ -25,6 +25,7 @@ type Deadline = [at: number, what: GaveUp | "connect" | "report"];
 
 const CONNECT_DEADLINE = 10;
 const HELD = 5;
+const EASED_WAITS = 2;
 const PROBE_DEADLINE = 2;
 const REPORT_INTERVAL = 1;
 const SILENT_INTERVALS = 2.5;
@@ -234,7 +235,9 @@ export class Session {
   }
 
   #wait(now: number): void {
+    // A connection that was live, however short, proves that the server is there.
     if (now - this.#liveAt >= HELD) this.#waits = 0;
+    else if (this.#liveAt !== Infinity) this.#waits = Math.min(this.#waits, EASED_WAITS);
     this.#liveAt = Infinity;
     this.#resumeAt = now + (this.#reconnectAfter ?? backoff(this.#waits, this.#random()));
     this.#reconnectAfter = null;
@@ -355,7 +358,7 @@ export class Session {
 
   #take(kind: "event" | "gap", now: number): void {
     const next = this.#marks[0]?.kind ?? "nothing";
-    if (next !== kind) throw new CatenaryError("usage", `${next} is next, not ${kind}`);
+    if (next !== kind) throw new CatenaryError("usage", `${next} is next`);
     do this.#handled = this.#marks.shift()?.at ?? this.#handled;
     while (this.#marks[0]?.kind === "place");
     this.#report(now);

@@ -9,7 +9,7 @@ import httpx
 import typer
 from rich.console import Console
 
-from catenary.cli import checking, emitting, operating, serving, upkeep, watching
+from catenary.cli import checking, emitting, operating, serving, upkeep, validating, watching
 from catenary.errors import CatenaryError, ConfigError, UsageError
 
 MISCONFIGURED = 2
@@ -28,7 +28,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-for room in (serving, watching, emitting, operating, checking):
+for room in (serving, watching, emitting, operating, checking, validating):
     app.registered_commands += room.commands.registered_commands
 app.add_typer(upkeep.commands, name="log")
 

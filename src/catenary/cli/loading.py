@@ -28,6 +28,7 @@ def bridge_of(settings: Settings, options: Mapping[str, Any]) -> WebSocketBridge
         "limits": settings.limits(),
         "run_drain_timeout": settings.run_drain_timeout,
         "data_limit_bytes": settings.data_limit_bytes,
+        "monitoring": settings.monitoring(),
     }
     if settings.app is None:
         return WebSocketBridgeFactory(**made)
@@ -84,6 +85,6 @@ def _with_its_own_log(
     if options.get("log") and settings.log != factory.log.url:
         raise ConfigError(
             f"--log is {settings.log}, and the bridge {settings.app} has its own log "
-            f"{factory.log.url}. Leave --log out, or name a function that takes log="
+            f"{factory.log.shown_url}. Leave --log out, or name a function that takes log="
         )
     return factory

@@ -16,6 +16,7 @@ from catenary.cli.desk import signed_token
 from catenary.cli.loading import bridge_of
 from catenary.cli.options import SERVER_SETTINGS, takes_settings
 from catenary.cli.teaching import command
+from catenary.eventlog.base import EventLog
 from catenary.observe.logging import log_config
 from catenary.serving.asgi import BridgeApp
 from catenary.serving.development import TOKEN_SECONDS, development_routes
@@ -38,8 +39,8 @@ def serve(options: dict[str, Any]) -> None:
     Serve a bridge: /ws, /sse, /api, /healthz, /readyz and /metrics on one port.
 
     --app names a WebSocketBridgeFactory, or a function that makes one; the function gets those of
-    log=, limits=, run_drain_timeout= and data_limit_bytes= that it takes. Without --app a plain
-    bridge is served: publish through /api, or `catenary emit`.
+    log=, limits=, run_drain_timeout=, data_limit_bytes= and monitoring= that it takes. Without --app
+    a plain bridge is served: publish through /api, or `catenary emit`.
     """
     settings = secured(load(options))
     set_up_logging(settings)
@@ -56,9 +57,10 @@ def serve(options: dict[str, Any]) -> None:
         metrics_key=revealed(settings.metrics_key),
         open_metrics=settings.metrics_key is None and settings.is_loopback,
         routes=routes,
+        wires=settings.wires,
+        on_abort=settings.on_abort,
     )
-    durability = factory.log.durability
-    run(settings, app, on_started=lambda url: _tell_started(settings, url, durability))
+    run(settings, app, on_started=lambda url: _tell_started(settings, url, factory.log))
 
 
 def set_up_logging(settings: Settings) -> None:
@@ -70,20 +72,13 @@ def set_up_logging(settings: Settings) -> None:
     logging.config.dictConfig(config)
 
 
-def _tell_started(settings: Settings, url: str, durability: str) -> None:
+def _tell_started(settings: Settings, url: str, log: EventLog) -> None:
     console = Console(highlight=False, soft_wrap=True)
     websocket = f"ws{url.removeprefix('http')}/ws"
     console.print(f"Catenary listens on [bold]{url}[/bold] (WebSocket: {websocket})")
-    console.print(f"An acknowledged event survives {_SURVIVES[durability]}.")
+    console.print(f"An acknowledged event survives {log.survives}.")
     if settings.dev:
         _tell_development(console, settings, url)
-
-
-_SURVIVES = {
-    "memory": "nothing, for this log is in memory",
-    "process": "the end of this process, but not a loss of power",
-    "power": "a loss of power",
-}
 
 
 def _tell_development(console: Console, settings: Settings, url: str) -> None:

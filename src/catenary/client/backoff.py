@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from random import Random
 
+EASED_WAITS = 2
+
 
 class Backoff:
     """
@@ -12,11 +14,12 @@ class Backoff:
     The first after a connection that held is short, so that one cut is hardly
     felt; the following ones are drawn evenly from zero up to a bound that
     doubles, so that the clients of a server that went away do not come back in
-    step.
+    step. A connection that was live, however short, proves that the server is
+    there: from then on the bound begins at a second.
     """
 
     def __init__(
-        self, *, first: float = 0.2, base: float = 0.25, cap: float = 10.0, random: Random
+        self, *, first: float = 0.1, base: float = 0.25, cap: float = 10.0, random: Random
     ) -> None:
         self._first = first
         self._base = base
@@ -41,6 +44,10 @@ class Backoff:
     def count(self) -> None:
         """Count a wait whose length the server chose."""
         self._waits += 1
+
+    def ease(self) -> None:
+        """Take back what the waits have grown to: a connection was live for a moment."""
+        self._waits = min(self._waits, EASED_WAITS)
 
     def reset(self) -> None:
         """Begin anew: a connection held."""

@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 
 from catenary.client.backoff import Backoff
-from catenary.client.commands import Commands
+from catenary.client.commands import Commands, Outcome
 from catenary.client.inbox import Inbox
 from catenary.client.messages import (
     Ack,
@@ -284,8 +284,9 @@ class Session:
         self._is_behind = False
 
     def _wait(self, now: float, told: float | None) -> None:
-        if self._live_at is not None and now - self._live_at >= self._limits.held:
-            self._backoff.reset()
+        if self._live_at is not None:
+            has_held = now - self._live_at >= self._limits.held
+            (self._backoff.reset if has_held else self._backoff.ease)()
         if told is None:
             wait = self._backoff.next_wait()
         else:
@@ -368,7 +369,13 @@ class Session:
         match message:
             case Ack():
                 self.commands.succeed(
-                    message.id, message.reply, already_ended=message.already_ended
+                    Outcome(
+                        message.id,
+                        message.reply,
+                        message.already_ended,
+                        already_answered=message.already_answered,
+                        answer=message.answer,
+                    )
                 )
             case ErrorAnswer(id=None):
                 self._errors.append(message)

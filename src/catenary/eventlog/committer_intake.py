@@ -10,6 +10,7 @@ import abc
 import time
 import weakref
 from collections.abc import Callable, Sequence
+from operator import itemgetter
 from typing import Any
 
 from catenary.errors import LogFull, RunClosed
@@ -81,8 +82,20 @@ class IntakeLog(EventLog):
                     self._streams[log_id] = stream
         return stream
 
+    def streams(self) -> list[Stream]:
+        """Return the streams that somebody here refers to."""
+        return list(self._streams.values())
+
     def _held_streams(self) -> list[Stream]:
         return list(self._busy.values())
+
+    def fullest_intake(self) -> tuple[str, float]:
+        """Return which intake is used the most, and how far."""
+        of_log, of_all = self._limits
+        found = [
+            (stream.log_id, stream.intake_bytes / of_log) for stream in list(self._busy.values())
+        ]
+        return max([("all logs", self._intake_bytes / of_all), *found], key=itemgetter(1))
 
     def _check_room(self, stream: Stream, entries: Sequence[Entry]) -> None:
         assert isinstance(stream, CommitStream)
@@ -196,6 +209,10 @@ class IntakeLog(EventLog):
 
     def _refuse_entry(self, stream: CommitStream, entry: Entry, error: Exception) -> None:
         entry.receipt.fail(error)
+        known = stream.keys.get(entry.key) if entry.key is not None else None
+        if known is not None and known[1] is entry.receipt:
+            # Nothing was appended under this key, so it may be tried again.
+            del stream.keys[str(entry.key)]
         run = stream.runs.get(entry.run_id) if entry.run_id is not None else None
         if run is None:
             return

@@ -116,8 +116,12 @@ class MemoryLog(EventLog):
             stream.drop(drop)
         stream.trim_later(self._retention)
 
-    def _held_streams(self) -> list[Stream]:
+    def streams(self) -> list[Stream]:
+        """Return every stream."""
         return list(self._streams.values())
+
+    def _held_streams(self) -> list[Stream]:
+        return self.streams()
 
     # Reading
 

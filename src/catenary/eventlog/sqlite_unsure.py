@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from catenary.eventlog.committer_group import Batch, Outcome
-from catenary.eventlog.sqlite_batch import place_of
+from catenary.eventlog.sqlite_places import place_of
 from catenary.eventlog.sqlite_state import SqliteStream
 
 _MARK = "last work"

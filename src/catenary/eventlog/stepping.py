@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import abc
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from typing import Any
+
+StepLock = AbstractContextManager[Any]
+"""A ``threading.RLock``, or what stands in front of one."""
 
 
 class Stepping(abc.ABC):
@@ -17,8 +21,19 @@ class Stepping(abc.ABC):
     """
 
     def __init__(self) -> None:
-        self._lock = threading.RLock()
+        self._lock: StepLock = threading.RLock()
         self._is_stepping = False
+
+    def exchange_lock(self, exchange: Callable[[StepLock], StepLock]) -> None:
+        """
+        Put what ``exchange`` makes of the lock in its place, while everyone else waits.
+
+        For instruments that measure it. Threads that wait at the former one get
+        it still, so the new one must exclude them: one that stands in front of
+        the former, or the one behind it.
+        """
+        with self._lock:
+            self._lock = exchange(self._lock)
 
     @contextmanager
     def _step(self) -> Iterator[None]:

@@ -32,10 +32,27 @@ class Latencies:
         self.total += seconds
 
 
+class MonitorCounters:
+    """What the monitors of a live bridge found; nothing while they are off."""
+
+    def __init__(self) -> None:
+        self.connections_sampled = 0
+        self.events_checked = 0
+        self.violations: Counter[str] = Counter()
+        """What sampled connections were given that the wire does not allow, by fault."""
+        self.latency_seconds = Latencies()
+        """From the emission of an event to its write, on sampled connections."""
+        self.runs_silent = 0
+        self.drop_ratio = 0.0
+        self.users_crowded = 0
+        self.intake_ratio = 0.0
+
+
 class Counters:
     """Everything that one bridge counts."""
 
     def __init__(self) -> None:
+        self.monitor = MonitorCounters()
         self.connections_opened = 0
         self.reconnects = 0
         """Connections that named a position: someone came back."""

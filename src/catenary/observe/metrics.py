@@ -52,6 +52,7 @@ class BridgeMetrics(Collector):
         yield from self._clients()
         yield from self._runs()
         yield from self._log()
+        yield from self._monitors()
 
     def _connections(self) -> Iterator[Metric]:
         manager = self._factory.manager
@@ -147,6 +148,48 @@ class BridgeMetrics(Collector):
             "receipts_unheard",
             "Refused events whose receipt nobody asked.",
             receipt.unheard_failures,
+        )
+
+    def _monitors(self) -> Iterator[Metric]:
+        found = self._factory.manager.counters.monitor
+        yield _gauge(
+            "monitor_connections_sampled",
+            "Connections that the monitors look at closely now.",
+            found.connections_sampled,
+        )
+        yield _counter(
+            "monitor_events_checked",
+            "Events that were checked on sampled connections.",
+            found.events_checked,
+        )
+        yield _counters(
+            "monitor_violations",
+            "What sampled connections were given that the wire does not allow.",
+            "fault",
+            found.violations,
+        )
+        yield _histogram(
+            "monitor_latency_seconds",
+            "From the emission of an event to its write, on sampled connections.",
+            found.latency_seconds,
+        )
+        yield _gauge(
+            "monitor_runs_silent", "Open runs that say nothing for too long.", found.runs_silent
+        )
+        yield _gauge(
+            "monitor_drop_ratio",
+            "The part of the connections that broke lately.",
+            found.drop_ratio,
+        )
+        yield _gauge(
+            "monitor_users_crowded",
+            "Users with unusually many open runs or connections.",
+            found.users_crowded,
+        )
+        yield _gauge(
+            "monitor_intake_ratio",
+            "How far the fullest intake is used, of a log or of all.",
+            found.intake_ratio,
         )
 
 

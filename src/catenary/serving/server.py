@@ -8,6 +8,7 @@ import os
 import signal
 import socket
 import sys
+import threading
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from types import FrameType
@@ -83,7 +84,14 @@ class BridgeServer(uvicorn.Server):
 
     @contextmanager
     def capture_signals(self) -> Generator[None, None, None]:
-        """Handle signals while it serves; an end in order is a success, so none is raised again."""
+        """
+        Handle signals while it serves; an end in order is a success, so none is raised again.
+
+        On any other than the main thread signals belong to whoever owns that.
+        """
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
         handled = (signal.SIGINT, signal.SIGTERM)
         former = {number: signal.signal(number, self.handle_exit) for number in handled}
         try:

@@ -1,0 +1,107 @@
+"""Rows: what a campaign asks of a bridge, each with its name, its measure and its needs."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from catenary.validate.field import Field
+
+
+class Need(enum.StrEnum):
+    """What a row needs of the bridge that is validated; the text says why it is left out."""
+
+    OWN_BRIDGE = "it needs a bridge that this command starts itself, with agents in its process"
+    PROCESS = (
+        "it kills, freezes or restarts the server, which only one that this command starts allows"
+    )
+    REDIS = "it needs a Redis that this command starts: install redis-server, and catenary[redis]"
+    LOAD_BALANCER = "it needs a load balancer that this command starts: install haproxy"
+
+
+class Scale(enum.StrEnum):
+    """How large a campaign is."""
+
+    FULL = "full"
+    QUICK = "quick"
+    """Rows that take long are shortened: all of them within two minutes."""
+
+
+class Pace(enum.Enum):
+    """What a row does most of the time."""
+
+    BUSY = enum.auto()
+    """It works, or measures time: it is asked alone."""
+    PATIENT = enum.auto()
+    """It waits for a network, a clock or a silence: some are asked beside each other."""
+
+
+Check = Callable[["Field"], Awaitable[str]]
+"""
+Asks a row of a bridge and returns what was measured, in words.
+
+What does not hold it tells the field; an exception that it raises counts as
+that too.
+"""
+
+
+class Row(NamedTuple):
+    """One thing that a campaign asks."""
+
+    suite: str
+    name: str
+    asked: str
+    check: Check
+    needs: frozenset[Need]
+    timeout: float
+    """Seconds after which the row is given up, at the scale of a quick campaign."""
+    pace: Pace
+    waits_for: str | None
+    """The part of the product that does not exist yet; None if it can be asked."""
+
+    @property
+    def slug(self) -> str:
+        """A short form of the name, for ids of users and tests."""
+        words = "".join(c if c.isalnum() else " " for c in f"{self.suite} {self.name}").split()
+        return "-".join(words).lower()
+
+
+class Suite:
+    """Rows that belong together."""
+
+    def __init__(self, name: str, about: str, *, pace: Pace = Pace.BUSY) -> None:
+        self.name = name
+        self.about = about
+        self.pace = pace
+        self.rows: list[Row] = []
+
+    def row(
+        self,
+        name: str,
+        *,
+        asked: str,
+        needs: tuple[Need, ...] = (),
+        timeout: float = 30.0,
+        pace: Pace | None = None,
+        waits_for: str | None = None,
+    ) -> Callable[[Check], Check]:
+        """Add a row; its check is what is decorated."""
+
+        def add(check: Check) -> Check:
+            self.rows.append(
+                Row(
+                    self.name,
+                    name,
+                    asked,
+                    check,
+                    frozenset(needs),
+                    timeout,
+                    pace or self.pace,
+                    waits_for,
+                )
+            )
+            return check
+
+        return add

@@ -1,0 +1,110 @@
+"""A network between a bridge and its readers, and how readers come through it."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from catenary.limits import Limits
+from catenary.validate.audience import Audience
+from catenary.validate.bridges import ServedBridge
+from catenary.validate.chaos import CALM, ChaosProxy, Faults, Incident
+from catenary.validate.field import Field
+from catenary.validate.reader import Reader
+from catenary.validate.results import quantile
+from catenary.validate.tls import Certificate
+
+HEARTBEAT = 1.0
+"""The interval of heartbeats in these rows, so that silence is noticed soon."""
+
+
+class Network:
+    """A bridge, a proxy in front of it, and readers behind that."""
+
+    def __init__(
+        self, bridge: ServedBridge, proxy: ChaosProxy, audience: Audience, users: list[str]
+    ) -> None:
+        self.bridge = bridge
+        self.proxy = proxy
+        self.audience = audience
+        self.users = users
+        self.events = 0
+        """How many each user was sent."""
+
+    @property
+    def readers(self) -> list[Reader]:
+        """The readers that see the wire as it is."""
+        return self.audience.readers
+
+    async def talk(self, events: int, pause: float) -> None:
+        """Emit so many more numbered events for every user, at a pace."""
+        for _ in range(events):
+            for user_id in self.users:
+                self.audience.emit(user_id, f"{user_id} {self.events}", pad="x" * 60)
+            self.events += 1
+            await asyncio.sleep(pause)
+
+
+@asynccontextmanager
+async def network(
+    field: Field,
+    faults: Faults = CALM,
+    *,
+    users: int = 4,
+    readers: int | None = None,
+    certificate: Certificate | None = None,
+) -> AsyncIterator[Network]:
+    """
+    Serve a bridge, put a network with ``faults`` before it, and connect readers through it.
+
+    Each user has a client of the product, and the first ``readers``, by default
+    all, a reader of the wire. They connect while the network is calm. At the
+    end the network's doings and the readers' ways through it are evidence.
+    """
+    limits = Limits(heartbeat_interval=HEARTBEAT)
+    async with (
+        field.served(limits=limits, serve={"certificate": certificate}) as bridge,
+        ChaosProxy(bridge.websocket_url, seed=field.seed) as proxy,
+        field.audience(bridge) as audience,
+    ):
+        began = time.perf_counter()
+        names = field.some_users(users)
+        url = proxy.url_for(bridge.websocket_url)
+        await audience.join(names[:readers], url=url)
+        await audience.follow(names, url=url)
+        proxy.apply(faults)
+        try:
+            yield Network(bridge, proxy, audience, names)
+        finally:
+            for entry in proxy.journal.entries:
+                if entry.connection is None or entry.what in _SHOWN:
+                    field.happened(f"{entry.what} {entry.detail}".strip(), began + entry.at)
+            field.tracks(audience)
+
+
+_SHOWN = frozenset({Incident.CUT, Incident.RESET, Incident.HALF_OPEN, Incident.REFUSED})
+
+
+def judge_network(field: Field, through: Network) -> str:
+    """Expect that every reader has every event; return what was measured, with the reconnects."""
+    audience = through.audience
+    field.judge(audience)
+    expected = through.events * (len(audience.readers) + len(audience.followers))
+    got = audience.events_received
+    field.expect(got == expected, f"{got} of {expected} events came")
+    reconnects = [seconds for reader in through.readers for seconds in reader.reconnects]
+    cuts = through.proxy.journal.count(*_SHOWN, Incident.CORRUPTED)
+    text = f"{got} of {expected} events; {cuts} faults"
+    if not reconnects:
+        return text
+    worst, median = max(reconnects), quantile(reconnects, 0.5)
+    field.figure("reconnect_median", median * 1000, "ms")
+    field.figure("reconnect_worst", worst, "s")
+    field.expect_speed(worst <= 3.0, f"a reconnect took {worst:.1f} s")
+    away = max(seconds for reader in through.readers for seconds in reader.absences)
+    return (
+        f"{text}; {len(reconnects)} reconnects, median {median * 1000:.0f} ms, worst {worst:.2f} s, "
+        f"away for {away:.2f} s at most"
+    )
