@@ -51,8 +51,6 @@ async def hold(row: Row, bridge: ServedBridge) -> None:
 
     What is only slow is shown: on a machine that others use too, time proves no defect.
     """
-    if row.waits_for is not None:
-        pytest.skip(f"it waits for {row.waits_for}")
     missing = missing_here(row, bridge)
     if missing:
         pytest.skip(str(missing[0]))

@@ -13,7 +13,7 @@ from catenary.validate.crowd import together
 from catenary.validate.field import Field
 from catenary.validate.processes import BridgeProcess
 from catenary.validate.reader import Reader
-from catenary.validate.rows import Need, Suite
+from catenary.validate.rows import Need, Pace, Suite
 from catenary.validate.suites.expectations import events_by_run, expect_grammar, until_ended
 
 multi_agent = Suite("multi-agent", "Every run has one start and one end, whatever becomes of it.")
@@ -236,6 +236,7 @@ async def synchronous_agents(field: Field) -> str:
     "a process that is killed",
     asked="4 agents are at work when their process is killed: each run ends once, with producer_lost",
     needs=(Need.PROCESS,),
+    pace=Pace.PATIENT,
 )
 async def a_process_that_is_killed(field: Field) -> str:
     async with (
