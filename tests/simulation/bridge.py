@@ -112,8 +112,9 @@ class Bridge:
             self._leaving.add_done_callback(lambda task: self._left(task, then))
 
     def _left(self, task: asyncio.Task[None], then: Callable[[], None]) -> None:
-        task.result()
-        then()
+        if not task.cancelled():
+            task.result()
+            then()
 
     async def _leave(self) -> None:
         await self.factory.drain()

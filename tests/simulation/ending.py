@@ -18,10 +18,10 @@ IDLE_SECONDS = 20.0
 """Longer than from one heartbeat to the next."""
 
 PROXY_SECONDS = 70.0
+"""Longer than a proxy waits for a byte."""
 
 DEAD_SECONDS = 50.0
 """In so long a connection that is gone is taken for that."""
-"""Longer than a proxy waits for a byte."""
 
 
 def come_to_rest(world: World) -> None:

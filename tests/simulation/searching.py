@@ -12,6 +12,7 @@ from tests.simulation.judge import Problem
 from tests.simulation.schedule import Schedule
 from tests.simulation.shrinking import Shrinker
 
+TEST = "tests/simulation/test_schedules.py"
 COLLECT_EVERY = 50
 
 
@@ -30,7 +31,7 @@ class Found(NamedTuple):
         return (
             f"schedule {self.number} fails; made short it is\n{shown}\n"
             f"what does not hold:\n{problems}\n"
-            f"replay it:  CATENARY_SCHEDULE={self.schedule.token} pytest tests/simulation\n"
+            f"replay it:  CATENARY_SCHEDULE={self.schedule.token} pytest {TEST}\n"
             f"see it:     python -m tests.simulation {self.schedule.token}"
         )
 

@@ -1,4 +1,8 @@
-"""The simulation finds what is wrong: defects that are planted in a copy of the source."""
+"""
+The simulation finds what is wrong: defects that are planted in a copy of the source.
+
+``CATENARY_DEFECTS=all`` plants every one of them, which takes minutes.
+"""
 
 from __future__ import annotations
 
@@ -16,6 +20,12 @@ from tests.simulation.course import verdict_on
 from tests.simulation.defects import DEFECTS, Defect
 from tests.simulation.schedule import Schedule
 
+USUAL = (
+    "a trimmed tail keeps its first number",
+    "the end of a former term is passed without a gap",
+    "a commit that was not answered is made again",
+    "a client does not send again what was not answered",
+)
 ROOT = Path(__file__).parents[2]
 SCHEDULES = 1000
 LONGEST_TOKEN = 120
@@ -35,6 +45,7 @@ print(json.dumps({
     "token": found.schedule.token,
     "kind": found.problems[0].kind,
     "text": str(found.problems[0]),
+    "told": str(found),
     "seconds": round(time.process_time() - began, 1),
 }))
 """
@@ -68,6 +79,20 @@ class Planted:
         found: dict[str, Any] = json.loads(answer.stdout)
         return found
 
+    def replay(self, told: str) -> subprocess.CompletedProcess[str]:
+        """Run the command that replays what was found, as it was printed."""
+        [command] = [line for line in told.splitlines() if line.startswith("replay it:")]
+        setting, program, *arguments = command.removeprefix("replay it:").split()
+        name, token = setting.split("=", 1)
+        return self.python("-m", program, *arguments, "-p", "no:cacheprovider", **{name: token})
+
+
+def planted_here() -> list[Defect]:
+    """Return the defects that are to be planted: few, or all that was asked for."""
+    if os.environ.get("CATENARY_DEFECTS") == "all":
+        return DEFECTS
+    return [defect for defect in DEFECTS if defect.name in USUAL]
+
 
 def check(defect: Defect, folder: Path) -> None:
     """A schedule finds it; its token is short, replays it, and blames nothing but the defect."""
@@ -78,10 +103,7 @@ def check(defect: Defect, folder: Path) -> None:
         f"{len(found['token'])} characters, {found['seconds']} s: {found['text']:.70}"
     )
     assert len(found["token"]) <= LONGEST_TOKEN
-    replay = planted.python(
-        *("-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/simulation/test_schedules.py"),
-        CATENARY_SCHEDULE=found["token"],
-    )
+    replay = planted.replay(found["told"])
     assert replay.returncode == 1
     assert "1 failed" in replay.stdout
     assert f"{found['kind']}: " in replay.stdout
@@ -97,8 +119,8 @@ def test_a_planted_defect_gives_a_token_that_replays_it(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize("defect", DEFECTS, ids=lambda defect: defect.name.replace(" ", "-"))
-def test_every_planted_defect_is_found(defect: Defect, tmp_path: Path) -> None:
+@pytest.mark.parametrize("defect", planted_here(), ids=lambda one: one.name.replace(" ", "-"))
+def test_planted_defects_are_found(defect: Defect, tmp_path: Path) -> None:
     """Whatever part it is in; ``pytest -s`` says by which schedule, and how short it became."""
     check(defect, tmp_path)
 

@@ -17,7 +17,7 @@ from tests.simulation.course import verdict_on
 from tests.simulation.schedule import Schedule
 from tests.simulation.searching import search
 
-USUAL = "3000"
+USUAL = "2000"
 FEW = 150
 PART = 500
 

@@ -283,6 +283,8 @@ class World:
         """Let every process end, so that nothing of this world stays in ours."""
         for link in self.network.links:
             link.cut()
+        # A server that was about to leave is followed by none.
+        self._gone.update(self.loops)
         for loop in self.loops:
             self.simulation.thaw(loop)
             for task in asyncio.all_tasks(loop):
