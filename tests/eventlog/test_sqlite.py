@@ -54,10 +54,12 @@ async def test_what_was_acknowledged_survives_kill_9(path: Path, durability: str
             user, last = process.stdout.readline().split()
             acknowledged[user] = int(last)
         process.kill()
-        for line in process.communicate()[0].splitlines(keepends=True):
-            if line.endswith("\n"):
-                user, last = line.split()
-                acknowledged[user] = int(last)
+        # Not by communicate(), which forgets what was read ahead.
+        with process:
+            for line in process.stdout:
+                if line.endswith("\n"):
+                    user, last = line.split()
+                    acknowledged[user] = int(last)
     log = SqliteLog(path, durability=Durability(durability))
     for user, seq in acknowledged.items():
         records = await all_records(log, user)

@@ -56,14 +56,6 @@ DEFECTS = [
         "            watching.add_done_callback(lambda _: None)",
     ),
     Defect(
-        "the place is found before the subscription",
-        "connection.py",
-        "            stream = await self.hub.subscribe(log_id, self)\n"
-        "            self.place = await self.hub.log.locate(log_id, after)",
-        "            self.place = await self.hub.log.locate(log_id, after)\n"
-        "            stream = await self.hub.subscribe(log_id, self)",
-    ),
-    Defect(
         "a cursor writes to a socket that is full",
         "connection.py",
         "or self._is_replaying or self.transport.is_paused:",
