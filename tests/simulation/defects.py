@@ -68,12 +68,6 @@ DEFECTS = [
         "            self.transport.resume_reading()\n            self.pump()",
     ),
     Defect(
-        "live says the head, not the cursor",
-        "connection.py",
-        "self.session.live(self.place)",
-        "self.session.live(stream.position)",
-    ),
-    Defect(
         "a heartbeat says the head, not the cursor",
         "connection.py",
         "heartbeat_frame(self.place,",

@@ -21,10 +21,10 @@ from tests.simulation.defects import DEFECTS, Defect
 from tests.simulation.schedule import Schedule
 
 USUAL = (
-    "a trimmed tail keeps its first number",
-    "the end of a former term is passed without a gap",
-    "a commit that was not answered is made again",
-    "a client does not send again what was not answered",
+    "the last reader leaves its watcher",
+    "a filtered turn passes over one event",
+    "a client goes on beyond a gap",
+    "a client comes back one event too late",
 )
 ROOT = Path(__file__).parents[2]
 SCHEDULES = 1000
