@@ -1,0 +1,50 @@
+"""Agent frameworks, each with the fake model that comes with it, driven by one script."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Collection, Sequence
+from typing import Any, NamedTuple, Protocol, cast
+
+import pytest
+
+from catenary import Run
+from tests.integrations.frameworks.script import Turn
+
+
+class Answer(Protocol):
+    """Let a framework's agent play a script with these tools, relayed; return its last words."""
+
+    async def __call__(
+        self,
+        run: Run,
+        turns: Sequence[Turn],
+        tools: Sequence[Callable[..., Any]] = (),
+        *,
+        parts: Collection[str] = ...,
+    ) -> str: ...
+
+
+class Way(NamedTuple):
+    """One way from a framework into a log."""
+
+    package: str
+    module: str
+    function: str = "answer"
+
+    def load(self) -> Answer:
+        """Return it; skip the test where the framework is not installed."""
+        pytest.importorskip(self.package, reason=f"{self.package} is not installed")
+        module = importlib.import_module(f"{__name__}.{self.module}")
+        return cast("Answer", getattr(module, self.function))
+
+
+WAYS = {
+    "langgraph": Way("langgraph", "graphs"),
+    "langchain": Way("langchain_core", "chains"),
+    "langchain, callbacks": Way("langchain_core", "chains", "answer_with_callbacks"),
+    "pydantic-ai": Way("pydantic_ai", "pydantic_agents"),
+    "pydantic-ai, handler": Way("pydantic_ai", "pydantic_agents", "answer_with_handler"),
+    "openai-agents": Way("agents", "openai_agents"),
+    "openai-agents, hooks": Way("agents", "openai_agents", "answer_with_hooks"),
+}

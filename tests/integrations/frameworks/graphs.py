@@ -1,0 +1,52 @@
+"""LangGraph: an agent as a graph of two nodes, with LangChain's fake model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Sequence
+from typing import Any
+
+from langgraph.graph import START, MessagesState, StateGraph
+from langgraph.graph.state import CompiledStateGraph
+from langgraph.prebuilt import ToolNode, tools_condition
+
+from catenary import Run
+from catenary.integrations.langgraph import MODES, relay
+from catenary.integrations.relay import PARTS
+from tests.integrations.frameworks.chat_models import ScriptedChat, as_tool
+from tests.integrations.frameworks.script import Turn
+
+ASKED: Any = {"messages": [("user", "Which?")]}
+
+
+def graph(
+    turns: Sequence[Turn],
+    tools: Sequence[Callable[..., Any]] = (),
+    *,
+    model: ScriptedChat | None = None,
+    node: str = "agent",
+) -> CompiledStateGraph[Any, Any, Any, Any]:
+    """Return a graph in which a model and its tools take turns."""
+    asked = model or ScriptedChat(turns=list(turns))
+
+    async def agent(state: MessagesState) -> dict[str, Any]:
+        return {"messages": [await asked.ainvoke(state["messages"])]}
+
+    made = StateGraph(MessagesState)
+    made.add_node(node, agent)
+    made.add_node("tools", ToolNode([as_tool(tool) for tool in tools]))
+    made.add_edge(START, node)
+    made.add_conditional_edges(node, tools_condition)
+    made.add_edge("tools", node)
+    return made.compile(name="researcher")
+
+
+async def answer(
+    run: Run,
+    turns: Sequence[Turn],
+    tools: Sequence[Callable[..., Any]] = (),
+    *,
+    parts: Collection[str] = PARTS,
+) -> str:
+    stream = graph(turns, tools).astream(ASKED, stream_mode=MODES, subgraphs=True)
+    state = await relay(stream, run, parts=parts)
+    return str(state["messages"][-1].text)
