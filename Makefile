@@ -9,7 +9,7 @@ BIN := $(VENV)/bin
 PYTEST_ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-python test-js lint types bench docs conformance clean
+.PHONY: help run test test-python test-js test-frontends lint types bench docs conformance clean
 
 help: ## What can be made
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-12s %s\n", $$1, $$2}'
@@ -27,13 +27,20 @@ $(VENV)/installed-test: $(VENV)/installed-run
 run: $(VENV)/installed-run ## Install, and run the demo: http://127.0.0.1:8000
 	$(BIN)/catenary demo
 
-test: test-python test-js ## Install, and run all tests
+test: test-python test-js test-frontends ## Install, and run all tests
 
 test-python: $(VENV)/installed-test chromium
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
 
 test-js: clients/js/node_modules/.package-lock.json
 	cd clients/js && npm test
+
+# The front ends' own packages, against a real server.
+test-frontends: $(VENV)/installed-test tests/frontends/node_modules/.package-lock.json
+	cd tests/frontends && CATENARY_PYTHON=$(abspath $(BIN)/python) npm test
+
+tests/frontends/node_modules/.package-lock.json: tests/frontends/package-lock.json
+	cd tests/frontends && npm ci --no-audit --no-fund
 
 clients/js/node_modules/.package-lock.json: clients/js/package-lock.json
 	cd clients/js && npm ci --no-audit --no-fund
@@ -64,4 +71,4 @@ conformance: $(VENV)/installed-test ## RFC 6455: Autobahn's cases, where a Pytho
 	$(BIN)/python tests/conformance/run.py
 
 clean: ## Remove what the other targets made
-	rm -rf $(VENV) clients/js/node_modules
+	rm -rf $(VENV) clients/js/node_modules tests/frontends/node_modules

@@ -23,8 +23,8 @@ from catenary import (
 )
 from catenary.eventlog.memory import MemoryLog
 from catenary.eventlog.model import Retention
+from catenary.eventlog.signal import Signal
 from catenary.fold import RunState, RunStatus
-from catenary.history import Signal
 
 
 @pytest.fixture

@@ -32,6 +32,7 @@ from catenary.factory import (
 from catenary.inbound import MessageHandlerService
 from catenary.manager import WebSocketManager
 from catenary.position import Position
+from catenary.questions import request
 from catenary.runs import Run
 
 __all__ = [
@@ -60,4 +61,5 @@ __all__ = [
     "current_run",
     "get_websocket_bridge_factory",
     "get_websocket_manager",
+    "request",
 ]

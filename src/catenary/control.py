@@ -8,9 +8,10 @@ import time
 from collections.abc import Coroutine
 from typing import Any
 
+from catenary.answering import Answering
 from catenary.auth import Authenticator, Identity
 from catenary.connection import Connection
-from catenary.errors import AuthError, CloseCode, LogError, UsageError
+from catenary.errors import AuthError, CloseCode, LogError, ProtocolError, UsageError
 from catenary.eventlog.model import CancelOutcome
 from catenary.inbound import MessageHandlerService, Source
 from catenary.lanes import Lanes
@@ -37,6 +38,7 @@ class Control:
         self._service = service
         self._authenticator = authenticator
         self._limits = limits
+        self._answering = Answering(service)
         self._tasks: set[asyncio.Task[None]] = set()
 
     def handle(self, connection: Connection, message: ClientMessage) -> None:
@@ -48,8 +50,7 @@ class Control:
         elif message.type == "cancel_run":
             self._start(self._cancel_run(connection, message), connection, message)
         elif message.type == "answer":
-            text = "this server asked no question with this id"
-            connection.answer(error_frame(message.id, "forbidden", text))
+            self._start(self._answer(connection, message), connection, message)
         else:
             self._enqueue(connection, message)
 
@@ -93,18 +94,15 @@ class Control:
     ) -> None:
         if former is not None:
             await asyncio.wait([former])
-        identity = connection.identity
-        assert identity is not None
-        source = Source(
-            identity=identity,
-            log_id=connection.log_id,
-            connection_id=connection.session.connection_id,
-        )
+        if self._may_write(connection, message):
+            source = _source(connection)
+            connection.answer(text_frame(await self._service.handle(source, message)))
+
+    def _may_write(self, connection: Connection, message: ClientMessage) -> bool:
         if not connection.may_write:
             text = "this log may only be read"
             connection.answer(error_frame(message.id, "forbidden", text))
-            return
-        connection.answer(text_frame(await self._service.handle(source, message)))
+        return connection.may_write
 
     # Control
 
@@ -152,9 +150,7 @@ class Control:
         connection.answer(control_frame({"type": "auth_ok", "id": message.id, "expires_at": until}))
 
     async def _cancel_run(self, connection: Connection, message: ClientMessage) -> None:
-        if not connection.may_write:
-            text = "this log may only be read"
-            connection.answer(error_frame(message.id, "forbidden", text))
+        if not self._may_write(connection, message):
             return
         try:
             outcome = await self._service.manager.log.request_cancel(
@@ -168,6 +164,32 @@ class Control:
             return
         ended = True if outcome is CancelOutcome.ALREADY_ENDED else None
         connection.answer(control_frame({"type": "ack", "id": message.id, "already_ended": ended}))
+
+    async def _answer(self, connection: Connection, message: ClientMessage) -> None:
+        if not self._may_write(connection, message):
+            return
+        try:
+            outcome = await self._answering.take(
+                _source(connection), message.request_id or "", message.answer, str(message.id)
+            )
+        except ProtocolError as error:
+            connection.answer(error_frame(message.id, error.code, error.message))
+        except LogError as error:
+            self._unavailable(connection, message, error)
+        else:
+            ack = {"type": "ack", "id": message.id}
+            if not outcome.is_first:
+                ack |= {"already_answered": True, "answer": outcome.answer}
+            connection.answer(control_frame(ack))
+
+
+def _source(connection: Connection) -> Source:
+    assert connection.identity is not None
+    return Source(
+        identity=connection.identity,
+        log_id=connection.log_id,
+        connection_id=connection.session.connection_id,
+    )
 
 
 def lives_until(identity: Identity, limits: Limits) -> float:

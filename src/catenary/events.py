@@ -54,11 +54,16 @@ class Payload(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class AgentStarted(Payload, frozen=True, kw_only=True, omit_defaults=True):
-    """A run began. ``lease`` (seconds) is set for a run that is held over HTTP."""
+    """
+    A run began. ``lease`` (seconds) is set for a run that is held over HTTP.
+
+    ``in_reply_to`` is the ``message_id`` of the user's message that it answers.
+    """
 
     task: Any = None
     lease: float | None = None
     continues_run_id: str | None = None
+    in_reply_to: str | None = None
 
 
 class AgentThinking(Payload, frozen=True, kw_only=True, omit_defaults=True):
@@ -121,6 +126,42 @@ class AgentCancelled(Payload, frozen=True, kw_only=True, omit_defaults=True):
 
     reason: str | None = None
     by: str | None = None
+
+
+class InputKind(enum.StrEnum):
+    """What is asked of the user: yes or no, or anything else."""
+
+    APPROVAL = "approval"
+    QUESTION = "question"
+
+
+class InputRequested(Payload, frozen=True, kw_only=True, omit_defaults=True):
+    """
+    The agent asks the user. ``expires_at`` is milliseconds since 1970.
+
+    ``suspends`` is True when the run ends with the question; the answer then
+    begins another run. ``tool_name`` and ``tool_input`` say what an approval is
+    for, when the tool call has not begun.
+    """
+
+    request_id: str
+    kind: InputKind
+    question: str | None = None
+    schema: Any = None
+    tool_call_id: str | None = None
+    tool_name: str | None = None
+    tool_input: Any = None
+    expires_at: int | None = None
+    suspends: bool = False
+
+
+class InputResolved(Payload, frozen=True, kw_only=True, omit_defaults=True):
+    """A question has its answer. ``by`` is the user, or ``expiry`` when nobody answered."""
+
+    request_id: str
+    by: str
+    answer: Any = None
+    client_message_id: str | None = None
 
 
 class UserMessage(Payload, frozen=True, kw_only=True, omit_defaults=True):

@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Callable
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
+from catenary.answering import ANSWER, continuing
 from catenary.auth import AuthorizeLog, AuthorizeThread, authorize_log, authorize_thread
 from catenary.context import UserWebSocketContext
 from catenary.emitter import UserWebSocketEmitter
@@ -16,7 +17,7 @@ from catenary.errors import ConfigError, LogError, UsageError
 from catenary.eventlog.base import EventLog
 from catenary.eventlog.opening import open_log
 from catenary.events import WebSocketEvent
-from catenary.fold import RunState
+from catenary.fold import QuestionState, RunState
 from catenary.history import folded_runs, read_events, resume_point
 from catenary.inbound import HandlerConfig, MessageHandlerService
 from catenary.limits import Limits
@@ -24,6 +25,7 @@ from catenary.manager import WebSocketManager
 from catenary.observe.monitoring import MONITORING, Monitoring
 from catenary.observe.monitors import LiveMonitors
 from catenary.position import Position
+from catenary.questions import forget
 from catenary.reporting import RunEndHandler, RunReporter
 from catenary.supervisor import Supervisor
 from catenary.voice import DATA_LIMIT_BYTES, Redactor
@@ -134,6 +136,18 @@ class WebSocketBridgeFactory:
 
         return register
 
+    def on_answer(self, handler: H) -> H:
+        """
+        Go on when what a run asked is answered after it ended: ``handler(answer, emitter)``.
+
+        It starts a run with ``emitter.start_run(…)``, which continues the one
+        that asked (``continues_run_id``). It gets a :class:`~catenary.answering.Answer`.
+        It is called once, or again if its process dies meanwhile, so give the
+        run an id made of ``answer.run_id`` where twice would be harmful.
+        """
+        self.service.register(ANSWER, continuing(handler), retry=True)
+        return handler
+
     def on_run_end(self, handler: RunEndHandler) -> RunEndHandler:
         """Give the folded state of every ended run to ``handler``, at least once."""
         self.reporter.handlers.append(handler)
@@ -170,8 +184,15 @@ class WebSocketBridgeFactory:
         """
         return await resume_point(self.log, user_id)
 
+    async def questions(self, user_id: str, *, thread_id: str | None = None) -> list[QuestionState]:
+        """Return what a user was asked and has not answered, oldest first."""
+        runs = await folded_runs(self.log, user_id, thread_id)
+        return [asked for run in runs for asked in run.pending]
+
     async def erase(self, user_id: str, thread_id: str | None = None) -> int:
         """Erase what the log holds of a user, or of one thread; returns how many events."""
+        for run in await folded_runs(self.log, user_id, thread_id):
+            await forget(self.log, user_id, [asked.request_id for asked in run.questions])
         return await self.log.erase(user_id, thread_id)
 
     # Life

@@ -7,17 +7,40 @@ given twice or merged, the state is the same. Pure: no I/O, no clock.
 
 from __future__ import annotations
 
-import enum
 import io
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 import msgspec
 
-from catenary.errors import RecordCorrupt, UsageError
+from catenary.errors import UsageError
+from catenary.run_state import (
+    TOOLS_KEPT,
+    MessageState,
+    QuestionState,
+    RunFailure,
+    RunState,
+    RunStatus,
+    ToolState,
+    ToolStatus,
+    decode_state,
+    encode_state,
+)
 
-TOOLS_KEPT = 100
-"""How many ended tool calls a state lists, so that a run of days stays bounded."""
+__all__ = [
+    "TOOLS_KEPT",
+    "FoldedEvent",
+    "MessageState",
+    "QuestionState",
+    "RunFailure",
+    "RunFold",
+    "RunState",
+    "RunStatus",
+    "ToolState",
+    "ToolStatus",
+    "decode_state",
+    "encode_state",
+]  # fmt: skip
 
 
 class FoldedEvent(Protocol):
@@ -45,121 +68,6 @@ class FoldedEvent(Protocol):
     def data(self) -> Mapping[str, Any]: ...
 
 
-class RunStatus(enum.StrEnum):
-    """How far a run is. All but ``running`` are ends."""
-
-    RUNNING = "running"
-    COMPLETED = "completed"
-    SUSPENDED = "suspended"
-    FAILED = "failed"
-    CANCELLED = "cancelled"
-
-
-class ToolStatus(enum.StrEnum):
-    """How far a tool call is."""
-
-    OPEN = "open"
-    SUCCEEDED = "succeeded"
-    FAILED = "failed"
-
-
-class MessageState(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """One part of one message, as far as it was said."""
-
-    message_id: str
-    part: str = "text"
-    tool_call_id: str | None = None
-    text: str = ""
-
-
-class ToolState(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """One tool call. ``duration_ms`` is in milliseconds."""
-
-    tool_call_id: str
-    tool_name: str
-    tool_input: Any = None
-    status: ToolStatus = ToolStatus.OPEN
-    tool_output: Any = None
-    error: Any = None
-    duration_ms: float | None = None
-
-
-class RunFailure(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """Why a run failed, as ``agent_error`` says it."""
-
-    code: str
-    message: str
-    retryable: bool = False
-
-
-class RunState(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """
-    A run as its events through ``last_seq`` tell it.
-
-    Attributes:
-        run_id: The run.
-        status: How far it is.
-        task: What ``agent_started`` says of the task.
-        continues_run_id: The run that this one goes on with.
-        messages: What was said, each part of each message once, as they began.
-        tools: The tool calls as they began: the open ones and the last
-            :data:`TOOLS_KEPT` that ended.
-        tools_dropped: How many ended calls are no longer listed.
-        thinking: The data of the latest ``agent_thinking``.
-        progress: The data of the latest ``progress_update``.
-        result: What ``agent_completed`` carried.
-        error: Why it failed, if it did.
-        cancel_reason: Why it was cancelled, if it was.
-        usage: What ``agent_completed`` says of usage.
-        started_at: Milliseconds since 1970; None if that was not seen.
-        ended_at: Milliseconds since 1970; None while it runs.
-        first_seq: The number of the first event folded.
-        last_seq: The number of the last event folded.
-        children: The ids of the runs of its sub-agents, if their starts were folded too.
-    """
-
-    run_id: str
-    user_id: str | None = None
-    thread_id: str | None = None
-    agent_name: str | None = None
-    parent_run_id: str | None = None
-    status: RunStatus = RunStatus.RUNNING
-    task: Any = None
-    continues_run_id: str | None = None
-    messages: tuple[MessageState, ...] = ()
-    tools: tuple[ToolState, ...] = ()
-    tools_dropped: int = 0
-    thinking: dict[str, Any] | None = None
-    progress: dict[str, Any] | None = None
-    result: Any = None
-    error: RunFailure | None = None
-    cancel_reason: str | None = None
-    usage: Any = None
-    started_at: int | None = None
-    ended_at: int | None = None
-    first_seq: int = 0
-    last_seq: int = 0
-    children: tuple[str, ...] = ()
-
-    @property
-    def text(self) -> str:
-        """The text that was said: of all messages, one after the other."""
-        return self._said("text")
-
-    @property
-    def reasoning(self) -> str:
-        """The reasoning that was said: of all messages, one after the other."""
-        return self._said("reasoning")
-
-    @property
-    def is_open(self) -> bool:
-        """Whether no end was folded yet."""
-        return self.status is RunStatus.RUNNING
-
-    def _said(self, part: str) -> str:
-        return "".join(message.text for message in self.messages if message.part == part)
-
-
 _replace = msgspec.structs.replace
 _Place = tuple[str, str, str | None]
 
@@ -173,21 +81,23 @@ class RunFold:
     harmless. The first event decides whose run it is.
     """
 
-    __slots__ = ("_known", "_texts", "_tools", "last_seq")
+    __slots__ = ("_known", "_questions", "_texts", "_tools", "last_seq")
 
     def __init__(self, state: RunState | None = None) -> None:
         self.last_seq = 0
         """The number of the last event folded; 0 before the first."""
         self._known: RunState | None = None
         self._tools: list[ToolState] = []
+        self._questions: dict[str, QuestionState] = {}
         self._texts: dict[_Place, io.StringIO] = {}
         if state is not None:
             self._restore(state)
 
     def _restore(self, state: RunState) -> None:
         self.last_seq = state.last_seq
-        self._known = _replace(state, messages=(), tools=())
+        self._known = _replace(state, messages=(), tools=(), questions=())
         self._tools = list(state.tools)
+        self._questions = {asked.request_id: asked for asked in state.questions}
         for message in state.messages:
             place = (message.message_id, message.part, message.tool_call_id)
             self._texts.setdefault(place, io.StringIO()).write(message.text)
@@ -216,6 +126,7 @@ class RunFold:
                 for (message_id, part, call), said in self._texts.items()
             ),
             tools=tuple(self._tools),
+            questions=tuple(self._questions.values()),
             last_seq=self.last_seq,
         )
 
@@ -327,6 +238,26 @@ class RunFold:
         del self._tools[ended[0]]
         return 1
 
+    def _asked(self, known: RunState, event: FoldedEvent) -> RunState:
+        request_id = _text(event.data.get("request_id"))
+        wanted: dict[str, Any] = {
+            name: event.data.get(name) for name in _ASKED if name in event.data
+        }
+        self._questions[request_id] = QuestionState(**{**wanted, "request_id": request_id})
+        return known
+
+    def _answered(self, known: RunState, event: FoldedEvent) -> RunState:
+        request_id = _text(event.data.get("request_id"))
+        asked = self._questions.get(request_id)
+        if asked is not None and asked.by is None:
+            by = _text(event.data.get("by"))
+            answered = _replace(asked, answer=event.data.get("answer"), by=by)
+            self._questions[request_id] = answered
+            over = [one.request_id for one in self._questions.values() if one.by is not None]
+            for oldest in over[:-TOOLS_KEPT]:
+                del self._questions[oldest]
+        return known
+
     def _completed(self, known: RunState, event: FoldedEvent) -> RunState:
         outcome = event.data.get("outcome")
         return _replace(
@@ -361,10 +292,15 @@ _RULES: dict[str, Callable[[RunFold, RunState, FoldedEvent], RunState]] = {
     "progress_update": lambda _, known, event: _replace(known, progress=dict(event.data)),
     "tool_executing": RunFold._tool_began,
     "tool_completed": RunFold._tool_ended,
+    "input_requested": RunFold._asked,
+    "input_resolved": RunFold._answered,
     "agent_completed": RunFold._completed,
     "agent_error": RunFold._failed,
     "agent_cancelled": RunFold._cancelled,
 }
+
+
+_ASKED = frozenset(QuestionState.__struct_fields__) - {"answer", "by"}
 
 
 def _text(value: object, otherwise: str = "") -> str:
@@ -374,25 +310,3 @@ def _text(value: object, otherwise: str = "") -> str:
 
 def _number(value: object) -> float | None:
     return value if isinstance(value, (int, float)) and not isinstance(value, bool) else None
-
-
-_encoder = msgspec.json.Encoder()
-_decoder = msgspec.json.Decoder(RunState)
-
-
-def encode_state(state: RunState) -> bytes:
-    """Return a state as JSON, for :func:`decode_state`."""
-    return _encoder.encode(state)
-
-
-def decode_state(stored: bytes) -> RunState:
-    """
-    Read what :func:`encode_state` wrote.
-
-    Raises:
-        RecordCorrupt: If it cannot be read.
-    """
-    try:
-        return _decoder.decode(stored)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise RecordCorrupt(f"a run's folded state cannot be read: {error}") from error

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import AsyncIterator
+
+import msgspec
 
 from catenary.errors import PositionLost
 from catenary.eventlog.base import EventLog
 from catenary.eventlog.model import RunInfo
-from catenary.eventlog.receipt import Receipt, wake
+from catenary.eventlog.signal import Signal
 from catenary.events import EventType, WebSocketEvent
 from catenary.fold import RunFold, RunState, RunStatus, decode_state
 from catenary.position import Position
+from catenary.questions import find_all
 from catenary.wires.native import event_of
 
 
@@ -87,29 +89,6 @@ async def read_events(
             log.unwatch(stream, signal)
 
 
-class Signal:
-    """A watcher that one task waits for."""
-
-    def __init__(self) -> None:
-        self.is_awake = False
-        self._lock = threading.Lock()
-        self._receipt = Receipt()
-
-    def wake(self) -> None:
-        with self._lock:
-            self.is_awake = True
-            receipt, self._receipt = self._receipt, Receipt()
-        receipt.commit("", 1)
-        wake((receipt,))
-
-    async def wait(self) -> None:
-        with self._lock:
-            receipt = self._receipt
-            if self.is_awake:
-                return
-        await receipt
-
-
 async def resume_point(log: EventLog, log_id: str) -> Position:
     """Return the place just before the oldest open run, else the head."""
     return await log.locate(log_id, "open")
@@ -118,4 +97,18 @@ async def resume_point(log: EventLog, log_id: str) -> Position:
 async def folded_runs(log: EventLog, log_id: str, thread_id: str | None) -> list[RunState]:
     """Return every run that the log knows, folded, oldest first."""
     infos = await log.runs(log_id, thread_id=thread_id)
-    return [await fold_run(log, info) for info in infos]
+    return [await _with_answers(log, log_id, await fold_run(log, info)) for info in infos]
+
+
+async def _with_answers(log: EventLog, log_id: str, state: RunState) -> RunState:
+    """Add the answers that came after a run had ended: they stand outside it."""
+    if state.status is not RunStatus.SUSPENDED or not state.pending:
+        return state
+    asked = {one.request_id: one for one in state.questions}
+    for question in await find_all(log, log_id, list(asked)):
+        request_id = question.request_id
+        if question.by is not None:
+            asked[request_id] = msgspec.structs.replace(
+                asked[request_id], answer=question.answer, by=question.by
+            )
+    return msgspec.structs.replace(state, questions=tuple(asked.values()))

@@ -229,9 +229,9 @@ class MessageHandlerService:
     async def _run(
         self, registered: _Registered, source: Source, message: ClientMessage
     ) -> tuple[bytes, str]:
-        emitter = self._emitter(source, message)
+        emitter = self.emitter(source, message.thread_id)
         if message.type == EventType.USER_MESSAGE:
-            await self._publish_question(emitter, message)
+            emitter.in_reply_to = await self._publish_question(emitter, message)
         taken = Message(
             id=str(message.id),
             type=message.type,
@@ -253,11 +253,12 @@ class MessageHandlerService:
         )  # fmt: skip
         return _error("handler_failed", "the message could not be handled"), "handler_failed"
 
-    def _emitter(self, source: Source, message: ClientMessage) -> UserWebSocketEmitter:
+    def emitter(self, source: Source, thread_id: str | None) -> UserWebSocketEmitter:
+        """Return an emitter for whoever sent a message, in its thread."""
         context = UserWebSocketContext(
             user_id=source.identity.user_id,
             log_id=source.log_id,
-            thread_id=message.thread_id,
+            thread_id=thread_id,
             session_id=source.identity.session_id,
             connection_id=source.connection_id,
         )
@@ -268,9 +269,8 @@ class MessageHandlerService:
             redactor=self.redactor,
         )
 
-    async def _publish_question(
-        self, emitter: UserWebSocketEmitter, message: ClientMessage
-    ) -> None:
+    async def _publish_question(self, emitter: UserWebSocketEmitter, message: ClientMessage) -> str:
+        """Show the message to every tab; return its ``message_id``."""
         asked = UserMessage(
             message_id=f"msg_{message.id}",
             content=_content_of(message),
@@ -280,6 +280,7 @@ class MessageHandlerService:
             await emitter.user_message(asked, idempotency_key=f"command:{message.id}")
         except EventTooLarge as error:
             raise ProtocolError("too_large", str(error)) from None
+        return asked.message_id
 
     # Calling handlers
 

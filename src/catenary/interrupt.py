@@ -12,6 +12,8 @@ import enum
 import logging
 import threading
 import weakref
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 from catenary.errors import CatenaryError, RunCancelled, RunClosed
 from catenary.eventlog.receipt import Receipt
@@ -20,6 +22,9 @@ from catenary.verbs import Verbs
 from catenary.voice import now_ms
 
 logger = logging.getLogger("catenary.runs")
+
+WAITING_SECONDS = 1.0
+"""How often the timeouts of a run that waits for its user are looked at again."""
 
 PATIENCE_SECONDS = 10.0
 """How long a task may go on after a timeout cancelled it, until its run is ended from outside."""
@@ -51,8 +56,13 @@ class Interrupt:
         self._timeout = timeout
         self._idle_timeout = idle_timeout
         self._began_at = now_ms()
+        self._resumed_at = 0
+        self._waiting_since = 0
+        self._waits = 0
         self._is_stopped = False
         self.cause: Cause | None = None
+        self.on_cause: list[Callable[[], None]] = []
+        """Called on any thread when the run is interrupted."""
 
     def cancel(self) -> None:
         """Someone asked for a cancel. Called on any thread."""
@@ -63,6 +73,8 @@ class Interrupt:
         if self.cause is None and not self._is_stopped:
             self.cause = cause
             self._deliver()
+            for notify in list(self.on_cause):
+                notify()
 
     def _deliver(self) -> None:
         """Interrupt the code at work, where that can be done."""
@@ -127,9 +139,25 @@ class Interrupt:
         if self._timeout is not None:
             waits.append(self._timeout - (now - self._began_at) / 1000)
         if self._idle_timeout is not None:
-            last = max(self._held.last_at, self._began_at)
+            last = max(self._held.last_at, self._began_at, self._resumed_at)
             waits.append(self._idle_timeout - (now - last) / 1000)
-        return min(waits, default=None)
+        due = min(waits, default=None)
+        # While it waits for its user nothing is due; it is looked at again.
+        return max(due, WAITING_SECONDS) if due is not None and self._waits else due
+
+    @contextmanager
+    def waiting(self) -> Iterator[None]:
+        """Let the time stand still for the timeouts: the run waits for its user."""
+        self._waits += 1
+        self._waiting_since = self._waiting_since or now_ms()
+        try:
+            yield
+        finally:
+            self._waits -= 1
+            if not self._waits:
+                self._resumed_at = now_ms()
+                self._began_at += self._resumed_at - self._waiting_since
+                self._waiting_since = 0
 
     def _late_cause(self) -> Cause:
         is_over = self._timeout is not None and now_ms() - self._began_at >= self._timeout * 1000

@@ -1,4 +1,4 @@
-"""The limits of the native wire, with their defaults (docs/protocol.md)."""
+"""The limits of a node, with their defaults (docs/protocol.md)."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     """What one client and one user may ask of a node. Times in seconds."""
 
     message_bytes: int = 64 * 1024
+    wire_message_bytes: int = 4 * 1024 * 1024
+    """On the wires of other clients, whose stock transports send whole histories."""
     nesting: int = 32
     connections_per_user: int = 30
     messages_per_second: float = 50
@@ -31,3 +33,5 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     """How many cursors of a node read from the log at a time."""
     log_patience: float = 60
     """How long readers wait for a log that cannot be read before they are closed with 4003."""
+    start_patience: float = 60
+    """How long a client of another wire waits for the run that answers it to begin."""

@@ -14,6 +14,7 @@ from catenary.current import Token, enter, leave
 from catenary.errors import (
     CatenaryError,
     LifecycleError,
+    LogError,
     RunCancelled,
     RunClosed,
     RunFailed,
@@ -21,17 +22,17 @@ from catenary.errors import (
 )
 from catenary.eventlog.closing import producer_lost
 from catenary.eventlog.receipt import Notice, Receipt
-from catenary.eventlog.stream import HeldRun
+from catenary.events import AgentCompleted
 from catenary.fold import RunState
 from catenary.interrupt import Cause, Interrupt, TaskInterrupt, ThreadInterrupt
-from catenary.tool import Tool
+from catenary.run_verbs import RunVerbs
 from catenary.verbs import Verbs
 from catenary.voice import now_ms
 
 logger = logging.getLogger("catenary.runs")
 
 
-class Run:
+class Run(RunVerbs):
     """
     A run as a context manager, for ``async with`` and, in threads, ``with``.
 
@@ -55,22 +56,13 @@ class Run:
         flush_timeout: float = 30.0,
         takeover: bool = False,
     ) -> None:
-        self.run_id = run_id
-        self.agent_name = agent_name
-        self.emitter = verbs
+        super().__init__(verbs, run_id, agent_name=agent_name, flush_timeout=flush_timeout)
         self._task = task
         self._parent_run_id = parent_run_id
         self._timeout = timeout
         self._idle_timeout = idle_timeout
-        self._flush_timeout = flush_timeout
         self._takeover = takeover
-        self._held: HeldRun | None = None
-        self._interrupt: Interrupt | None = None
         self._token: Token | None = None
-        self._result: Any = None
-        self._usage: Any = None
-        self._has_result = False
-        self._is_leaving = False
         self.left = Receipt()
         """Settled when the code inside has left."""
 
@@ -155,6 +147,7 @@ class Run:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> bool:
+        error = await self._keep_questions(error)
         interrupt, receipt, raised = self._leave(error)
         if isinstance(error, GeneratorExit):
             # The task is being collected: nothing may be awaited any more.
@@ -174,11 +167,22 @@ class Run:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> bool:
+        if error is None and self._suspension is not None:
+            error = asyncio.run(self._keep_questions(error))
         _, receipt, raised = self._leave(error)
         if receipt is not None and not isinstance(error, GeneratorExit):
             with self._flushing(error or raised):
                 receipt.result(self._flush_timeout)
         return self._conclude(error, raised)
+
+    async def _keep_questions(self, error: BaseException | None) -> BaseException | None:
+        """Let the log know what a suspension asks; without that the run fails."""
+        if error is None and self._suspension is not None:
+            try:
+                await self._suspension.keep(self.emitter, self.run_id)
+            except (LogError, asyncio.CancelledError) as problem:
+                return problem
+        return error
 
     @contextmanager
     def _flushing(self, error: BaseException | None) -> Iterator[None]:
@@ -234,6 +238,10 @@ class Run:
 
     def _complete(self) -> Receipt:
         try:
+            if self._suspension is not None:
+                result = self.emitter._safe(self._result)
+                end = AgentCompleted(result=result, outcome="suspended", usage=self._usage)
+                return self._suspension.end(self.emitter, self.run_id, end)
             return self.emitter.agent_completed(self._result, usage=self._usage, run_id=self.run_id)
         except RunClosed:
             raise
@@ -261,58 +269,7 @@ class Run:
         except CatenaryError as problem:
             logger.error("run %s stays open: %s", self.run_id, problem)  # noqa: TRY400
 
-    # Speaking
-
-    def _check(self) -> None:
-        if self._interrupt is not None and not self._is_leaving:
-            self._interrupt.check()
-
-    def thinking(
-        self, thinking: str, step: int | None = None, total_steps: int | None = None
-    ) -> Receipt:
-        """Say what the agent is thinking about."""
-        self._check()
-        return self.emitter.agent_thinking(thinking, step, total_steps, run_id=self.run_id)
-
-    def delta(
-        self,
-        text: str,
-        *,
-        message_id: str | None = None,
-        part: str = "text",
-        tool_call_id: str | None = None,
-    ) -> Receipt:
-        """Say the next piece of a message."""
-        self._check()
-        return self.emitter.agent_delta(
-            text, message_id=message_id, part=part, tool_call_id=tool_call_id, run_id=self.run_id
-        )
-
-    def progress(
-        self,
-        message: str | None = None,
-        percentage: float | None = None,
-        current_step: int | None = None,
-        total_steps: int | None = None,
-    ) -> Receipt:
-        """Say how far the work is."""
-        self._check()
-        return self.emitter.progress_update(
-            message, percentage, current_step, total_steps, run_id=self.run_id
-        )
-
-    def custom(self, type: str, data: Any = None, key: str | None = None) -> Receipt:
-        """Emit an event of the application's own type, within this run."""
-        self._check()
-        return self.emitter.custom(type, data, key, run_id=self.run_id)
-
-    def tool(
-        self, tool_name: str, tool_input: Any = None, *, tool_call_id: str | None = None
-    ) -> Tool:
-        """Return a tool call as a context manager; it always ends."""
-        self._check()
-        call = tool_call_id or new_id("call")
-        return Tool(self.emitter, self.run_id, tool_name, tool_input, call)
+    # Looking
 
     def child(
         self, *, agent_name: str | None = None, task: Any = None, run_id: str | None = None
@@ -328,33 +285,10 @@ class Run:
             flush_timeout=self._flush_timeout,
         )
 
-    def set_result(self, result: Any) -> None:
-        """Set what ``agent_completed`` will carry."""
-        self._result = result
-        self._has_result = True
-
-    @property
-    def has_result(self) -> bool:
-        """Whether a result was set."""
-        return self._has_result
-
-    def set_usage(self, usage: Any) -> None:
-        """Set the usage that ``agent_completed`` will carry, such as token counts."""
-        self._usage = usage
-
-    # Looking
-
     @property
     def thread_id(self) -> str | None:
         """The thread of this run."""
         return self.emitter.context.thread_id
-
-    @property
-    def held(self) -> HeldRun:
-        """What the process knows of this run."""
-        if self._held is None:
-            raise UsageError("the run has not begun: use it with `async with` or `with`")
-        return self._held
 
     @property
     def is_open(self) -> bool:

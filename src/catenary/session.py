@@ -97,14 +97,14 @@ class Session:
 
     def receive(self, message: str | bytes, now: float, timestamp: int) -> Action:
         """Take one message of the client; return what to do. ``timestamp``: ms since 1970."""
-        if not self._is_within_rate(now):
+        if not self.is_within_rate(now):
             return self._refuse()
         if _is_larger(message, self._limits.message_bytes):
             limit = self._limits.message_bytes
             return self._error(None, "too_large", f"a message has at most {limit:,} bytes")
         if isinstance(message, bytes):
             return self._bad_message(None, "bad_message", "messages are text, not binary")
-        if _nests_deeper(message, self._limits.nesting):
+        if nests_deeper(message, self._limits.nesting):
             return self._bad_message(
                 None, "bad_message", f"a message nests at most {self._limits.nesting} deep"
             )
@@ -129,7 +129,8 @@ class Session:
             return Send(control_frame({"type": "pong", "id": message.id, "timestamp": timestamp}))
         return Handle(message)
 
-    def _is_within_rate(self, now: float) -> bool:
+    def is_within_rate(self, now: float) -> bool:
+        """Count one message; whether it is one of those that are allowed."""
         limits = self._limits
         earned = (now - self._checked_at) * limits.messages_per_second
         self._allowance = min(limits.messages_burst, self._allowance + earned)
@@ -264,8 +265,8 @@ def _is_larger(message: str | bytes, limit_bytes: int) -> bool:
     return size * 4 > limit_bytes and len(message.encode(errors="surrogatepass")) > limit_bytes
 
 
-def _nests_deeper(text: str, limit: int) -> bool:
-    """Return whether brackets outside strings nest deeper than ``limit``."""
+def nests_deeper(text: str, limit: int) -> bool:
+    """Whether brackets outside strings nest deeper than ``limit``."""
     if text.count("{") + text.count("[") <= limit:
         return False
     depth = 0

@@ -79,6 +79,11 @@ class Settings(BaseSettings):
     monitor_latency: Annotated[float, Field(gt=0)] = MONITORING.latency
     """An event that is written so long after its emission is warned about."""
 
+    wires: Words = ()
+    """Whose clients are served too: ai-sdk, ag-ui, tanstack."""
+    on_abort: Literal["cancel", "detach"] = "cancel"
+    """What the abort of a client on these wires does: cancel the run, or detach from it."""
+
     # The event log
 
     log: Annotated[str, Field(repr=False)] = "memory://"
@@ -115,6 +120,8 @@ class Settings(BaseSettings):
     """The most that the data of an event may take."""
     message_bytes: Annotated[int, Field(gt=0)] = _LIMITS.message_bytes
     """The most that a client's message may take."""
+    wire_message_bytes: Annotated[int, Field(gt=0)] = _LIMITS.wire_message_bytes
+    """The same on the wires of other clients, which send whole histories."""
     nesting: Annotated[int, Field(gt=0)] = _LIMITS.nesting
     """How deep a client's message may be nested."""
     connections_per_user: Annotated[int, Field(gt=0)] = _LIMITS.connections_per_user
@@ -141,13 +148,15 @@ class Settings(BaseSettings):
     """How many connections may wait for their first message."""
     replaying: Annotated[int, Field(gt=0)] = _LIMITS.replaying
     """How many connections read from the log at a time."""
+    start_patience: Annotated[float, Field(gt=0)] = _LIMITS.start_patience
+    """How long a client of another wire waits for the run that answers it to begin."""
     log_patience: Annotated[float, Field(gt=0)] = _LIMITS.log_patience
     """How long connections wait for a log that cannot be read before they are closed."""
     tail_bytes: Annotated[int, Field(gt=0)] = _LIMITS.tail_bytes
     """How much of the latest events is held in memory for all who are connected."""
 
     @field_validator(
-        "jwt_algorithms", "jwt_audience", "jwt_issuer", "allowed_origins", mode="before"
+        "jwt_algorithms", "jwt_audience", "jwt_issuer", "allowed_origins", "wires", mode="before"
     )
     @classmethod
     def _split(cls, value: Any) -> Any:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Awaitable, Callable
 from types import TracebackType
 from typing import Any, Self
 
 from catenary.errors import CatenaryError, RunFailed
+from catenary.events import InputKind
+from catenary.questions import is_approved
 from catenary.verbs import Verbs
 from catenary.voice import now_ms
 
@@ -22,7 +25,14 @@ class Tool:
     """
 
     def __init__(
-        self, verbs: Verbs, run_id: str, tool_name: str, tool_input: Any, tool_call_id: str
+        self,
+        verbs: Verbs,
+        run_id: str,
+        tool_name: str,
+        tool_input: Any,
+        tool_call_id: str,
+        *,
+        ask: Callable[..., Awaitable[Any]],
     ) -> None:
         self.tool_name = tool_name
         self.tool_call_id = tool_call_id
@@ -32,6 +42,7 @@ class Tool:
         self._result: Any = None
         self._error: Any = None
         self._began = 0
+        self._ask = ask
 
     def set_result(self, result: Any) -> None:
         """Set what the tool returned."""
@@ -40,6 +51,18 @@ class Tool:
     def set_error(self, error: Any) -> None:
         """Say that the tool failed without raising."""
         self._error = error
+
+    async def approved(self, question: str | None = None, *, timeout: float | None = None) -> bool:
+        """
+        Ask the user whether this call may go on; see :meth:`catenary.Run.ask`.
+
+        Raises:
+            TimeoutError: If nobody answered within ``timeout`` seconds.
+        """
+        answer = await self._ask(
+            question, kind=InputKind.APPROVAL, tool_call_id=self.tool_call_id, timeout=timeout
+        )
+        return is_approved(answer)
 
     def __enter__(self) -> Self:
         self._verbs.tool_executing(

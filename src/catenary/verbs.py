@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -26,7 +27,14 @@ from catenary.events import (
 )
 from catenary.grammar import Step
 from catenary.redaction import redact
-from catenary.voice import DATA_LIMIT_BYTES, Redactor, check_custom_type, now_ms, with_key
+from catenary.voice import (
+    DATA_LIMIT_BYTES,
+    Redactor,
+    Voice,
+    check_custom_type,
+    now_ms,
+    with_key,
+)
 from catenary.voices import Voices
 
 if TYPE_CHECKING:
@@ -64,6 +72,10 @@ class Verbs:
         self._run_id: str = context.run_id or new_id("run")
         self._is_started = False
         self._last: Receipt | None = None
+        self.in_reply_to: str | None = None
+        """The ``message_id`` of the user's message that runs begun here answer."""
+        self.continues_run_id: str | None = None
+        """The run that runs begun here go on with."""
 
     @property
     def user_id(self) -> str:
@@ -75,8 +87,19 @@ class Verbs:
         """The run that plain verbs speak for."""
         return self._run_id
 
-    def _append(self, entry: Entry) -> Receipt:
+    def voice(self, run_id: str | None) -> Voice:
+        """Return the voice of a run, or that outside any run."""
+        return self._voices.of(run_id)
+
+    def append(self, entry: Entry) -> Receipt:
+        """Append what a voice said; raises as a verb."""
         receipt = self.log.append(self.stream, entry)
+        self._last = receipt
+        return receipt
+
+    def append_all(self, entries: Sequence[Entry]) -> Receipt:
+        """Append several events in one step, all or none; return the last one's receipt."""
+        receipt = self.log.append_all(self.stream, entries)[-1]
         self._last = receipt
         return receipt
 
@@ -114,8 +137,14 @@ class Verbs:
             self._is_started = True
             run_id = self._run_id
         voice = self._voices.of(run_id, agent_name=agent_name, parent_run_id=parent_run_id)
-        data = AgentStarted(task=self._safe(task), lease=lease, continues_run_id=continues_run_id)
-        return self._append(
+        is_root = parent_run_id is None
+        data = AgentStarted(
+            task=self._safe(task),
+            lease=lease,
+            continues_run_id=continues_run_id or (self.continues_run_id if is_root else None),
+            in_reply_to=self.in_reply_to if is_root else None,
+        )
+        return self.append(
             voice.event(EventType.AGENT_STARTED, data, step=Step.START, key=idempotency_key)
         )
 
@@ -131,7 +160,7 @@ class Verbs:
         """Say what the agent is thinking about."""
         data = AgentThinking(thinking=thinking, step=step, total_steps=total_steps)
         voice = self._voices.of(run_id or self._run_id)
-        return self._append(
+        return self.append(
             voice.event(EventType.AGENT_THINKING, data, step=Step.WITHIN, key=idempotency_key)
         )
 
@@ -173,7 +202,7 @@ class Verbs:
         data = ToolExecuting(
             tool_name=tool_name, tool_call_id=call, tool_input=self._safe(tool_input)
         )
-        return self._append(
+        return self.append(
             self._voices.of(run_id or self._run_id).event(
                 EventType.TOOL_EXECUTING,
                 data,
@@ -221,7 +250,7 @@ class Verbs:
             duration_ms = max(0, now_ms() - began.began_at)
         data = msgspec.structs.replace(asked, tool_call_id=call, duration_ms=duration_ms)
         entry = self._voices.of(run_id).tool_end(data)
-        return self._append(with_key(entry, idempotency_key, asked))
+        return self.append(with_key(entry, idempotency_key, asked))
 
     def agent_completed(
         self,
@@ -238,14 +267,18 @@ class Verbs:
         asked = AgentCompleted(
             result=self._safe(result), outcome=outcome, usage=usage, duration_ms=duration_ms
         )
-        held = self.stream.runs.get(run_id)
-        if duration_ms is None and held is not None and held.started_at:
-            duration_ms = max(0, now_ms() - held.started_at)
-        data = msgspec.structs.replace(asked, duration_ms=duration_ms)
-        entry = self._voices.of(run_id).event(EventType.AGENT_COMPLETED, data, step=Step.COMPLETE)
-        receipt = self._append(with_key(entry, idempotency_key, asked))
+        receipt = self.append(with_key(self.completion(asked, run_id), idempotency_key, asked))
         self._voices.forget(run_id)
         return receipt
+
+    def completion(self, asked: AgentCompleted, run_id: str) -> Entry:
+        """Return the entry of a run's end, with how long it took."""
+        held = self.stream.runs.get(run_id)
+        took = asked.duration_ms
+        if took is None and held is not None and held.started_at:
+            took = max(0, now_ms() - held.started_at)
+        data = msgspec.structs.replace(asked, duration_ms=took)
+        return self.voice(run_id).event(EventType.AGENT_COMPLETED, data, step=Step.COMPLETE)
 
     def agent_error(
         self,
@@ -325,7 +358,7 @@ class Verbs:
     def user_message(self, message: UserMessage, *, idempotency_key: str | None = None) -> Receipt:
         """Show an accepted message of the user to every tab; it belongs to no run."""
         voice = self._voices.of(None)
-        return self._append(voice.event(EventType.USER_MESSAGE, message, key=idempotency_key))
+        return self.append(voice.event(EventType.USER_MESSAGE, message, key=idempotency_key))
 
     def _aside(
         self,
@@ -338,7 +371,7 @@ class Verbs:
     ) -> Receipt:
         about = run_id or (self._run_id if self._is_started else None)
         merge = f"key\0{about}\0{type}\0{key}" if key is not None else None
-        return self._append(
+        return self.append(
             self._voices.of(about).event(
                 type, data, merge=merge, key=idempotency_key, version=version
             )

@@ -113,8 +113,11 @@ def test_an_app_is_a_bridge_or_what_makes_one(shop: str) -> None:
     assert bridge(f"{shop}:bridge") is bridge(f"{shop}:make_plain")
     made = bridge(f"{shop}:make", log="memory://?private", run_drain_timeout="3")
     assert vars(made)["asked"] == ("memory://?private", 3.0)
-    any_made = bridge(f"{shop}:make_any", log="memory://?private", heartbeat_interval="7")
+    any_made = bridge(
+        f"{shop}:make_any", log="memory://?private", heartbeat_interval="7", monitor="off"
+    )
     assert any_made.limits.heartbeat_interval == 7
+    assert any_made.monitoring is None
 
 
 @pytest.mark.parametrize(

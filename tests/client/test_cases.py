@@ -191,7 +191,13 @@ def as_message(content: Any) -> dict[str, Any]:
 def as_outcome(outcome: Any) -> dict[str, Any]:
     if outcome.error is not None:
         return {"id": outcome.id, "error": outcome.error}
-    return {"id": outcome.id, "reply": outcome.reply}
+    return {
+        "id": outcome.id,
+        "reply": outcome.reply,
+        "already_ended": outcome.already_ended,
+        "already_answered": outcome.already_answered,
+        "answer": outcome.answer,
+    }
 
 
 def contains(entry: Any, fields: Any) -> bool:

@@ -20,6 +20,7 @@ from catenary.demo.server import Sessions, demo_app, kept_secret
 from catenary.errors import ConfigError
 from catenary.serving.asgi import BridgeApp
 from catenary.settings import load
+from catenary.transport import FrontTransport
 from tests.serving.bridges import Client, asgi_client
 from tests.serving.sockets import Server, serving, until
 
@@ -226,6 +227,20 @@ async def test_an_answer_to_a_slow_reader_comes_when_it_reads_again() -> None:
             began = time.monotonic()
             assert (await client.ask({"type": "ping", "id": 1}))["type"] == "pong"
             assert time.monotonic() - began >= 0.1
+
+
+async def test_a_slow_connection_is_known_behind_what_stands_before_it() -> None:
+    """A monitor's tap, put on meanwhile, hides nothing."""
+    app = demo()
+    async with served(app) as server, client_of(server) as http:
+        page = await visitor(server, http)
+        async with page.connected() as client:
+            connection_id = (await client.receive())["connection_id"]
+            assert await page.slow(connection_id, 0.5) == 200
+            connection = app.factory.manager.find(page.user_id, connection_id)
+            assert connection is not None
+            connection.transport = FrontTransport(connection.transport)
+            assert await page.slow(connection_id, 0.5) == 409
 
 
 async def test_a_connection_that_closes_while_it_is_slow_leaves_nothing() -> None:

@@ -78,8 +78,16 @@ def given() -> Names:
     async def fetch_token() -> str:
         return sign_token("user_123", secret=SECRET)
 
+    async def agent(run: Run, question: str) -> None:
+        run.delta(f"You asked {question}")
+
+    async def authenticate(connection: HTTPConnection) -> str:
+        return "user_123"
+
     applied: list[WebSocketEvent] = []
     return {
+        "agent": agent,
+        "authenticate": authenticate,
         "search": search,
         "model": model,
         "fetch_token": fetch_token,
@@ -166,6 +174,31 @@ async def after_clients(names: Names) -> None:
         await following
 
 
+async def after_ai_sdk(names: Names) -> None:
+    """A message of a chat is answered with the chunks of its message."""
+    parts = [{"type": "text", "text": "Which?"}]
+    asked = {"id": "t1", "messages": [{"id": "m1", "role": "user", "parts": parts}]}
+    async with serving(names["app"]) as url, httpx.AsyncClient(base_url=url) as http:
+        assert (await http.post("/live/ai-sdk", json=asked)).status_code == 401
+        http.cookies.set("session", "s1")
+        answer = await http.post("/live/ai-sdk", json=asked)
+        assert '"delta":"bridge "' in answer.text
+        assert answer.text.endswith("[DONE]\n\n")
+
+
+async def after_ag_ui(names: Names) -> None:
+    """A run is streamed from its start to its end."""
+    messages = [{"id": "m1", "role": "user", "content": "Which?"}]
+    asked = {"threadId": "t1", "runId": "run-a", "messages": messages}
+    async with (
+        serving(names["application"]) as url,
+        httpx.AsyncClient(base_url=url) as http,
+    ):
+        answer = await http.post("/ag-ui", json=asked)
+        assert "You asked Which?" in answer.text
+        assert "RUN_FINISHED" in answer.text
+
+
 async def after_break_the_network(names: Names) -> None:
     """Through every network of the page the answer arrives."""
     factory: WebSocketBridgeFactory = names["factory"]
@@ -198,6 +231,8 @@ AFTER: dict[str, Callable[[Names], Awaitable[None]]] = {
     "authenticate": after_authenticate,
     "fastapi": after_fastapi,
     "clients": after_clients,
+    "ai-sdk": after_ai_sdk,
+    "ag-ui": after_ag_ui,
     "break-the-network": after_break_the_network,
     "settings": after_settings,
 }

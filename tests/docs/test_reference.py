@@ -132,7 +132,8 @@ def test_every_path_is_named() -> None:
     text = (REFERENCE / "http.md").read_text()
     table = text.partition("## Paths\n")[2].partition("\n## ")[0]
     named = set(re.findall(r"^\| `(GET|POST) ([^`]+)`", table, re.MULTILINE))
-    endpoints = BridgeApp(WebSocketBridgeFactory("memory://?private")).endpoints
+    wires = ("ai-sdk", "ag-ui", "tanstack")
+    endpoints = BridgeApp(WebSocketBridgeFactory("memory://?private"), wires=wires).endpoints
     routes = [
         *endpoints.client_routes(),
         *endpoints.api_routes(),

@@ -168,7 +168,9 @@ async def test_a_fault_on_a_connection_is_found(
         else:
             assert found.violations == {fault: 1}
     (record,) = [
-        record for record in records_in(caplog) if f"was given a {fault}" in record.getMessage()
+        record
+        for record in records_in(caplog)
+        if f"wrong delivery ({fault})" in record.getMessage()
     ]
     assert record.levelname == "WARNING"
     assert record.connection_id == reader.head["connection_id"]  # type: ignore[attr-defined]
@@ -444,20 +446,63 @@ async def test_monitors_that_fail_look_again(caplog: pytest.LogCaptureFixture) -
     assert failures[0].exc_info is not None
 
 
-async def test_two_thousand_runs_are_looked_at_in_slices() -> None:
-    """A look takes turns with the loop: nothing else waits for the whole of it."""
-    factory = WebSocketBridgeFactory(
-        "memory://?private", monitoring=Monitoring(interval=0.01, connections=0, silence=0.01)
-    )
-    for number in range(2000):
+class Turns:
+    """Counts the turns of the loop while it is running."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._task = asyncio.create_task(self._count())
+
+    async def _count(self) -> None:
+        while True:
+            self.count += 1
+            await asyncio.sleep(0)
+
+    def stop(self) -> None:
+        self._task.cancel()
+
+
+class Looking(MemoryLog):
+    """A log that knows in which turn of the loop each of its streams was looked at."""
+
+    turns: Turns | None = None
+
+    def held_runs(self) -> Any:
+        self.looked_in: list[int] = []
+        for found in super().held_runs():
+            self.looked_in.append(self.turns.count if self.turns is not None else 0)
+            yield found
+
+
+async def test_many_runs_are_looked_at_in_slices() -> None:
+    """Nobody waits for the whole look: of 1,000 users at most 100 a turn."""
+    log = Looking()
+    factory = WebSocketBridgeFactory(log, monitoring=Monitoring(interval=0.01, silence=0.01))
+    for number in range(1000):
         context = UserWebSocketContext(user_id=f"user_{number}")
         factory.get_user_emitter(context).agent_started("scout")
     async with factory:
+        log.turns = Turns()
         found = factory.manager.counters.monitor
-        longest, loop = 0.0, asyncio.get_running_loop()
+        await until(lambda: found.runs_silent == 1000)
+        log.turns.stop()
+        assert len(log.looked_in) == 1000
+        assert max(map(log.looked_in.count, set(log.looked_in))) <= 100
+
+
+async def test_many_frames_are_looked_at_in_slices() -> None:
+    """Of 1,000 events at most 100 a turn."""
+    async with bridge(monitoring=Monitoring(interval=0.2)) as running:
+        reader = await Reader.open(running, "user_123", keep=False)
+        await reader.until(lambda: reader.live)
+        await is_tapped(running.factory)
+        emitter = running.emitter("user_123")
+        for _ in range(1000):
+            emitter.custom("app.note")
+        found, last = running.factory.manager.counters.monitor, 0
         async with asyncio.timeout(PATIENCE):
-            while not found.runs_silent:
-                began = loop.time()
+            while last < 1000:
                 await asyncio.sleep(0)
-                longest = max(longest, loop.time() - began)
-        assert found.runs_silent == 2000
+                assert found.events_checked - last <= 100
+                last = found.events_checked
+        assert reader.faults == []

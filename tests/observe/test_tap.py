@@ -17,6 +17,7 @@ from catenary.observe.sample import Sample
 from catenary.observe.tap import CAPTURE_BYTES, CloseLook, Tap
 from catenary.session import Session
 from catenary.transport import HoldingTransport, StallingTransport
+from catenary.validate.threads import ThreadMonitor
 
 ME = Identity(user_id="user_123")
 
@@ -256,6 +257,7 @@ async def test_connections_of_another_loop_are_tapped_there(
 ) -> None:
     """A loop in another thread has its own connections; they are changed on it alone."""
     sample = Sample(factory.manager, size=2, time=30)
+    monitor = ThreadMonitor()
     is_read, is_ready = asyncio.Event(), asyncio.Event()
     here = asyncio.get_running_loop()
 
@@ -280,11 +282,13 @@ async def test_connections_of_another_loop_are_tapped_there(
     loops: list[tuple[asyncio.AbstractEventLoop, asyncio.Event]] = []
     running = asyncio.create_task(asyncio.to_thread(asyncio.run, elsewhere()))
     await asyncio.wait_for(is_ready.wait(), 5)
-    sample.renew(0)
-    await asyncio.wait_for(is_read.wait(), 5)
-    (look,) = sample.looks
-    assert [each.finding for each in look.frames() if each.is_event] == [None]
-    sample.end()
-    loop, done = loops[0]
-    loop.call_soon_threadsafe(done.set)
-    assert await running == 1
+    with monitor.watching(factory):
+        sample.renew(0)
+        await asyncio.wait_for(is_read.wait(), 5)
+        (look,) = sample.looks
+        assert [each.finding for each in look.frames() if each.is_event] == [None]
+        sample.end()
+        loop, done = loops[0]
+        loop.call_soon_threadsafe(done.set)
+        assert await running == 1
+    monitor.check()

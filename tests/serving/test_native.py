@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
-from catenary import Identity, UserWebSocketEmitter, WebSocketBridgeFactory
+from catenary import Identity, Run, UserWebSocketEmitter, WebSocketBridgeFactory
 from catenary.auth import JwtVerifier
 from catenary.errors import CloseCode
 from catenary.inbound import HandlerConfig, Message
@@ -471,6 +471,30 @@ async def test_cancelling_a_run(bridge: Bridge) -> None:
         await handle.wait()
         answer = await client.ask({**cancel, "id": "3"})
         assert answer == {"type": "ack", "id": "3", "already_ended": True}
+
+
+async def test_answering_what_a_run_asked(bridge: Bridge) -> None:
+    """The first answer is acknowledged, also when it is repeated; the next gets the first."""
+    emitter = bridge.emitter(thread_id="t1")
+
+    async def agent(run: Run) -> None:
+        run.set_result(await run.ask("Which?"))
+
+    async with bridge.connected() as client, bridge.connected(user_id="user_456") as stranger:
+        await client.until("live")
+        handle = emitter.start_run(agent)
+        *_, asked = await client.until("input_requested")
+        answer = {"type": "answer", "request_id": asked["data"]["request_id"], "answer": [1]}
+        assert (await stranger.ask({**answer, "id": "1"}))["code"] == "forbidden"
+        await client.send({**answer, "id": "2"})
+        told = await client.until("agent_completed")
+        _, resolved, ended = [asked, *(message for message in told if "seq" in message)]
+        assert resolved["data"]["answer"] == ended["data"]["result"] == [1]
+        await handle.wait()
+        assert await client.ask({**answer, "id": "2"}) == {"type": "ack", "id": "2"}
+        second = await client.ask({**answer, "id": "3", "answer": "other"})
+        assert second == {"type": "ack", "id": "3", "already_answered": True, "answer": [1]}
+        assert (await client.ask({**answer, "id": "4", "request_id": "no"}))["code"] == "forbidden"
 
 
 async def test_renewing_the_credential(bridge: Bridge) -> None:

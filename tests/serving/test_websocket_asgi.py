@@ -89,7 +89,9 @@ async def test_the_scope_is_that_of_the_asgi_specification() -> None:
         assert (b"x-name", b"value") in scope["headers"]
         assert scope["subprotocols"] == ["a", "b"]
         assert scope["state"] == {}
-        assert set(scope["extensions"]) == {"websocket.http.response", "catenary.takeover"}
+        assert set(scope["extensions"]) == {
+            "websocket.http.response", "catenary.takeover", "catenary.allow_messages",
+        }  # fmt: skip
 
 
 async def test_the_lifespans_state_is_in_the_scope_as_a_copy() -> None:

@@ -23,6 +23,7 @@ from catenary.validate.chaos import (
     Script,
     Step,
 )
+from catenary.validate.chaos.relay import NO_LINGER
 from tests.e2e.support import reset
 from tests.serving.sockets import open_files
 from tests.validate.echo import Echo, Peer, echoing, until
@@ -310,8 +311,8 @@ async def test_a_connection_on_which_nothing_happens_is_cut(echo: Echo) -> None:
             each.close()
 
 
-async def test_a_server_that_is_not_there(echo: Echo) -> None:
-    """Its clients are reset, and the journal says why."""
+async def test_a_server_that_is_not_there(caplog: pytest.LogCaptureFixture) -> None:
+    """Its clients are reset, and the journal and the log say why."""
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         async with ChaosProxy(taken.getsockname()[1]) as network:
@@ -320,7 +321,32 @@ async def test_a_server_that_is_not_there(echo: Echo) -> None:
             peer.close()
             (_, entry) = network.journal.entries
             assert (entry.connection, entry.what) == (1, Incident.UNREACHABLE)
-            assert "refused" in entry.detail or "Connect call failed" in entry.detail
+            assert "Connect call failed" in entry.detail
+        assert "connection 1 does not reach the server: [Errno" in caplog.text
+
+
+async def test_a_server_that_does_not_answer() -> None:
+    """A client that gives up is let go, and closing does not wait for the server."""
+    with contextlib.ExitStack() as sockets:
+        deaf = sockets.enter_context(socket.socket())
+        deaf.bind(("127.0.0.1", 0))
+        deaf.listen(0)
+        for _ in range(4):
+            # They fill the queue of those that wait to be accepted.
+            waiting = sockets.enter_context(socket.socket())
+            waiting.setblocking(False)
+            waiting.connect_ex(deaf.getsockname())
+        async with asyncio.timeout(5), ChaosProxy(deaf.getsockname()[1]) as network:
+            peers = [await Peer.connect(network.port) for _ in range(2)]
+            assert await peers[0].is_silent()
+            peers[0].writer.get_extra_info("socket").setsockopt(
+                socket.SOL_SOCKET, socket.SO_LINGER, NO_LINGER
+            )
+            peers[0].writer.transport.abort()
+            await until(lambda: network.connection_count == 1)
+            assert await peers[1].is_silent()
+        for peer in peers:
+            peer.close()
 
 
 async def test_what_is_under_way_is_bounded(echo: Echo) -> None:
@@ -389,7 +415,7 @@ async def test_a_server_that_vanishes_is_told() -> None:
     async def vanish(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readexactly(5)
         sock = writer.get_extra_info("socket")
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, NO_LINGER)
         writer.transport.abort()
 
     server = await asyncio.start_server(vanish, "127.0.0.1", 0)
@@ -459,6 +485,8 @@ async def test_mistakes_are_named(echo: Echo) -> None:
         assert network.url_for(url) == f"ws://127.0.0.1:{network.port}/ws"
         with pytest.raises(UsageError, match="opened once"):
             await network.open()
+        with pytest.raises(ValueError, match="unplug"):
+            network.apply("unplug")  # type: ignore[arg-type]
     with pytest.raises(UsageError, match="not open"):
         network.apply(CALM)
     with pytest.raises(UsageError, match="not open"):

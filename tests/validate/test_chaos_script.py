@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -25,29 +26,35 @@ from catenary.validate.chaos import (
 TUNNEL = Interruption(begins=(Action.STALL,), ends=(Action.GO_ON,), every=20.0, lasts=(1.0, 5.0))
 
 
-def test_pairs_do_for_steps_and_the_last_one_is_the_end() -> None:
-    script = Script(((0.5, Action.CUT), (2, Faults(delay=0.1))))  # type: ignore[arg-type]
-    assert script.steps == (Step(0.5, Action.CUT), Step(2, Faults(delay=0.1)))
-    assert script.duration == 2
+def test_a_script_lasts_until_its_last_step_or_for_its_duration() -> None:
+    script = Script((Step(0.5, Action.CUT), Step(2.0, Faults(delay=0.1))))
+    assert script.duration == 2.0
     assert Script(script.steps, 10.0).duration == 10.0
     assert Script().duration == 0.0
 
 
 @pytest.mark.parametrize(
-    ("steps", "duration", "said"),
+    ("times", "duration", "said"),
     [
-        (((2.0, Action.CUT), (1.0, Action.CUT)), 0.0, "sort the steps"),
-        (((-1.0, Action.CUT),), 0.0, "sort the steps"),
-        (((float("nan"), Action.CUT),), 0.0, "sort the steps"),
-        (((float("inf"), Action.CUT),), 0.0, "sort the steps"),
-        (((2.0, Action.CUT),), 1.0, "after the end at 1.0 s"),
+        ([2.0, 1.0], 0.0, "sort the steps"),
+        ([-1.0], 0.0, "sort the steps"),
+        ([float("nan")], 0.0, "sort the steps"),
+        ([float("inf")], 0.0, "sort the steps"),
+        ([2.0], 1.0, "after the end at 1.0 s"),
     ],
 )
-def test_what_cannot_be_played_is_refused(
-    steps: tuple[Step, ...], duration: float, said: str
-) -> None:
+def test_what_cannot_be_played_is_refused(times: list[float], duration: float, said: str) -> None:
     with pytest.raises(UsageError, match=said):
-        Script(steps, duration)
+        Script(tuple(Step(at, Action.CUT) for at in times), duration)
+
+
+def test_a_script_can_be_kept_as_json() -> None:
+    """And is what it was when it is read, or is refused."""
+    script = Script((Step(0.5, Action.CUT), Step(2.0, Faults(delay=0.1))), 3.0)
+    kept = msgspec.json.encode(script)
+    assert msgspec.json.decode(kept, type=Script) == script
+    with pytest.raises(UsageError, match="after the end"):
+        msgspec.json.decode(kept.replace(b"3.0", b"1.0"), type=Script)
 
 
 def test_scripts_are_joined_by_their_times() -> None:

@@ -107,7 +107,7 @@ export class Client {
    * by `close()`. One loop at a time.
    */
   events(): AsyncGenerator<CatenaryEvent, void> {
-    if (this.#backlog) throw new CatenaryError("usage", "there is a loop already");
+    if (this.#backlog) throw new CatenaryError("usage", "a loop is open");
     this.#backlog = [];
     return this.#follow(this.#backlog);
   }
@@ -129,7 +129,17 @@ export class Client {
   /** Ask for the end of a run. Rejects with `not_found` if there is no such run of this user. */
   async cancelRun(runId: string, reason?: string): Promise<{ alreadyEnded: boolean }> {
     const ack = await this.#command({ type: "cancel_run", run_id: runId, reason });
-    return { alreadyEnded: ack["already_ended"] === true };
+    return { alreadyEnded: !!ack["already_ended"] };
+  }
+
+  /**
+   * Answer what a run asked. Resolves with the answer that counts: another tab's, if that was first.
+   *
+   * Rejects with `forbidden` if nothing of this id was asked, `not_found` if the question is over.
+   */
+  async answer(requestId: string, answer: unknown): Promise<unknown> {
+    const ack = await this.#command({ type: "answer", request_id: requestId, answer });
+    return ack["already_answered"] ? ack["answer"] : answer;
   }
 
   /** Present a fresh token on the open connection, so that it lives on after the old one expires. */
@@ -395,8 +405,8 @@ function attemptUrl(url: Options["url"], after: After | null, threadIds: readonl
 /** Two sockets of one page for one log would only double the traffic. */
 function claimKey({ url, threadIds = [], page = globalThis as Page }: Options): string | null {
   if (!page.document) return null;
-  const key = `${[text(url), threadIds]}`;
-  if (OPEN_KEYS.has(key)) throw new CatenaryError("already_connected", "use the client that is open");
+  const key = text(url) + threadIds;
+  if (OPEN_KEYS.has(key)) throw new CatenaryError("already_connected", "it is open");
   OPEN_KEYS.add(key);
   return key;
 }

@@ -19,7 +19,7 @@ export class Commands {
 
   /** Throws `usage` if a command with this id is open. */
   add(message: Command): void {
-    if (this.#open.has(message.id)) throw new CatenaryError("usage", `${message.id} is still open`);
+    if (this.#open.has(message.id)) throw new CatenaryError("usage", `${message.id} is open`);
     this.#open.set(message.id, JSON.stringify(message));
   }
 

@@ -358,7 +358,7 @@ export class Session {
 
   #take(kind: "event" | "gap", now: number): void {
     const next = this.#marks[0]?.kind ?? "nothing";
-    if (next !== kind) throw new CatenaryError("usage", `${next} is next, not ${kind}`);
+    if (next !== kind) throw new CatenaryError("usage", `${next} is next`);
     do this.#handled = this.#marks.shift()?.at ?? this.#handled;
     while (this.#marks[0]?.kind === "place");
     this.#report(now);

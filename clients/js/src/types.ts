@@ -14,7 +14,7 @@ export type State = "connecting" | "replaying" | "live" | "waiting" | "closed";
 
 /** What an event's data hold, by type. */
 export interface EventData {
-  agent_started: { task?: string };
+  agent_started: { task?: unknown; continues_run_id?: string; in_reply_to?: string };
   agent_thinking: { thinking: string; step?: number; total_steps?: number };
   agent_delta: {
     message_id: string;
@@ -45,9 +45,12 @@ export interface EventData {
     question?: string;
     schema?: unknown;
     tool_call_id?: string;
+    tool_name?: string;
+    tool_input?: unknown;
     expires_at?: number;
+    suspends?: boolean;
   };
-  input_resolved: { request_id: string; answer: unknown; by: string };
+  input_resolved: { request_id: string; answer?: unknown; by: string; client_message_id?: string };
   user_message: { message_id: string; content: unknown; client_message_id: string };
   erased: { thread_id: string };
   progress_update: {

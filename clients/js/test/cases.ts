@@ -112,7 +112,7 @@ export class Runner {
         queues.delivered.push(effect.item);
         break;
       case "reply":
-        queues.outcomes.push({ id: effect.id, reply: effect.ack["reply"] ?? null });
+        queues.outcomes.push({ ...effect.ack, id: effect.id, reply: effect.ack["reply"] ?? null });
         break;
       case "failure":
         queues.outcomes.push({ id: effect.id, error: effect.error.code });

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Iterable
 from typing import Annotated, Any
 
@@ -54,7 +55,7 @@ def inspect(
     """
     Why does it hang? Show open runs, connections, and messages that are being handled.
 
-    A run whose last event is long ago waits for something: its open tools say for what. A
+    A run whose last event is long ago waits for something: its open tools and questions say for what. A
     connection with a lag does not read.
     """
     console = Console(highlight=False)
@@ -70,7 +71,8 @@ async def _inspect(settings: Settings, what: str | None, console: Console) -> No
         _show_connections(console, seen["connections"])
         _show_handlers(console, seen["handlers"])
         if what is not None:
-            await _show_open_tools(desk, console, seen["runs"])
+            users = dict.fromkeys(run["user_id"] for run in seen["runs"]) or [what]
+            await _show_what_is_awaited(desk, console, users, seen["runs"])
 
 
 async def _found(desk: Desk, what: str | None) -> dict[str, Any]:
@@ -133,15 +135,37 @@ def _show_handlers(console: Console, handlers: Iterable[dict[str, Any]]) -> None
     print_table(console, "Messages being handled", ("user", "message"), rows)
 
 
-async def _show_open_tools(desk: Desk, console: Console, runs: list[dict[str, Any]]) -> None:
-    rows = []
-    for user_id in dict.fromkeys(run["user_id"] for run in runs if run["is_open"]):
+async def _show_what_is_awaited(
+    desk: Desk, console: Console, users: Iterable[str], runs: list[dict[str, Any]]
+) -> None:
+    tools, questions = [], []
+    open_ids = {run["run_id"] for run in runs if run["is_open"]}
+    for user_id in users:
         known = await desk.ask("GET", user_path(user_id, "runs"))
-        open_ids = {run["run_id"] for run in runs if run["is_open"]}
         for state in known["runs"]:
             if state["run_id"] in open_ids:
-                rows += [[state["run_id"], *row] for row in _open_tools(state)]
-    print_table(console, "Tools that have not answered", ("run", "tool", "call"), rows)
+                tools += [[state["run_id"], *row] for row in _open_tools(state)]
+            questions += [[state["run_id"], *row] for row in _pending(state)]
+    print_table(console, "Tools that have not answered", ("run", "tool", "call"), tools)
+    columns = ("run", "run is", "question", "kind", "asks", "expires in")
+    print_table(console, "Questions to the user", columns, questions)
+
+
+def _pending(state: dict[str, Any]) -> list[list[str]]:
+    if state["status"] not in {"running", "suspended"}:
+        return []
+    now = time.time()
+    return [
+        [
+            state["status"],
+            asked["request_id"],
+            asked.get("kind", "question"),
+            asked.get("question") or asked.get("tool_name", "–"),
+            ago(max(0.0, asked["expires_at"] / 1000 - now)) if "expires_at" in asked else "–",
+        ]
+        for asked in state.get("questions", ())
+        if "by" not in asked
+    ]
 
 
 def _open_tools(state: dict[str, Any]) -> list[list[str]]:

@@ -56,6 +56,8 @@ def serve(options: dict[str, Any]) -> None:
         metrics_key=revealed(settings.metrics_key),
         open_metrics=settings.metrics_key is None and settings.is_loopback,
         routes=routes,
+        wires=settings.wires,
+        on_abort=settings.on_abort,
     )
     durability = factory.log.durability
     run(settings, app, on_started=lambda url: _tell_started(settings, url, durability))

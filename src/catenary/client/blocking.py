@@ -146,6 +146,15 @@ class BlockingClient:
         """
         return self._opened.run(self._client.cancel_run(run_id, reason, timeout=timeout))
 
+    def answer(self, request_id: str, answer: Any, *, timeout: float | None = None) -> Any:
+        """
+        Answer what a run asked; the answer that counts: another's, if that was first.
+
+        Raises:
+            CommandFailed: And the rest as :meth:`Client.answer`.
+        """
+        return self._opened.run(self._client.answer(request_id, answer, timeout=timeout))
+
     def ping(self) -> float:
         """
         Ask the server for a sign of life; the seconds until it came.

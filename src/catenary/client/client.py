@@ -5,14 +5,14 @@ from __future__ import annotations
 import asyncio
 import inspect
 import logging
-import secrets
 import ssl as ssl_module
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from random import SystemRandom
 from types import TracebackType
-from typing import Any, Literal, Self
+from typing import Literal, Self
 
 from catenary.client.backoff import Backoff
+from catenary.client.calls import Calls
 from catenary.client.commands import Outcome
 from catenary.client.connection import Dialing
 from catenary.client.driver import Driver
@@ -23,7 +23,7 @@ from catenary.client.session import Session
 from catenary.client.state import Limits, State, Stats
 from catenary.client.token import Token, TokenSource
 from catenary.errors import UsageError
-from catenary.events import CONTROL_TYPES, WebSocketEvent
+from catenary.events import WebSocketEvent
 from catenary.position import Position
 
 logger = logging.getLogger("catenary.client")
@@ -31,7 +31,7 @@ logger = logging.getLogger("catenary.client")
 OnGap = Literal["raise"] | Callable[[Gap], Awaitable[None] | None]
 
 
-class Client:
+class Client(Calls):
     """
     A user's events, in order, each once, across as many connections as it takes.
 
@@ -223,75 +223,7 @@ class Client:
             raise StopAsyncIteration
         await self._wait_for_change()
 
-    # Commands
-
-    async def send(
-        self,
-        type: str,
-        data: Any = None,
-        *,
-        thread_id: str | None = None,
-        id: str | None = None,
-        timeout: float | None = None,
-    ) -> Any:
-        """
-        Send a message to the application on the server, and bring its reply.
-
-        It is sent again with the same id after each reconnect, and started at
-        most once. Cancelling, like a timeout, leaves the outcome unknown; send
-        it again with the same ``id`` to learn it.
-
-        Raises:
-            CommandFailed: If the server answers with an error, or the client is closed.
-            TimeoutError: If there is no answer within ``timeout`` seconds.
-            UsageError: If the type belongs to the protocol, or the data cannot be JSON.
-        """
-        if type in CONTROL_TYPES:
-            raise UsageError(f"{type!r} belongs to the protocol; there is a method for it")
-        message = {"type": type, "id": id or secrets.token_hex(16), "thread_id": thread_id}
-        message = {name: value for name, value in message.items() if value is not None}
-        return (await self._command({**message, "data": data or {}}, timeout)).reply
-
-    async def cancel_run(
-        self,
-        run_id: str,
-        reason: str | None = None,
-        *,
-        timeout: float | None = None,
-    ) -> bool:
-        """
-        Ask for a run to be cancelled; True once that is stored, False if it had ended.
-
-        Raises:
-            CommandFailed: With ``not_found``, if this user has no such run.
-            TimeoutError: If there is no answer within ``timeout`` seconds.
-        """
-        message = {"type": "cancel_run", "id": secrets.token_hex(16), "run_id": run_id}
-        if reason is not None:
-            message["reason"] = reason
-        return not (await self._command(message, timeout)).already_ended
-
-    async def _command(self, message: Mapping[str, Any], limit: float | None) -> Outcome:
-        driver, command_id = self._opened, message["id"]
-        self._session.command(message)
-        future = asyncio.get_running_loop().create_future()
-        self._waiting[command_id] = future
-        driver.pump()
-        try:
-            async with asyncio.timeout(limit):
-                outcome: Outcome = await future
-        except TimeoutError:
-            raise TimeoutError(
-                f"no answer to {message['type']!r} within {limit} s; it may yet take effect. "
-                f"Send it again with id={command_id!r} to learn the outcome."
-            ) from None
-        finally:
-            del self._waiting[command_id]
-            self._session.commands.forget(command_id)
-            driver.pump()
-        if outcome.error is not None:
-            raise CommandFailed(outcome.error, outcome.message)
-        return outcome
+    # Signs of life
 
     async def ping(self) -> float:
         """
@@ -374,6 +306,9 @@ class Client:
         if self._driver is None:
             raise UsageError("open the client first: async with Client(...) as client")
         return self._driver
+
+    def _pump(self) -> None:
+        self._opened.pump()
 
     def _check_open(self) -> None:
         if self._session.state is State.CLOSED:

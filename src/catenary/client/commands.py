@@ -25,6 +25,8 @@ class Outcome(NamedTuple):
     already_ended: bool = False
     error: str | None = None
     message: str = ""
+    already_answered: bool = False
+    answer: Any = None
 
 
 class Commands:
@@ -93,10 +95,10 @@ class Commands:
                 texts.append(text)
         return texts
 
-    def succeed(self, command_id: str, reply: Any, *, already_ended: bool = False) -> None:
+    def succeed(self, outcome: Outcome) -> None:
         """End a command with its ack. An id that is not open is ignored."""
-        if self._open.pop(command_id, None) is not None:
-            self._outcomes.append(Outcome(command_id, reply, already_ended))
+        if self._open.pop(outcome.id, None) is not None:
+            self._outcomes.append(outcome)
 
     def fail(self, command_id: str, code: str, message: str) -> None:
         """End a command with an error. An id that is not open is ignored."""

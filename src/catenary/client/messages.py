@@ -60,6 +60,8 @@ class Ack(msgspec.Struct, frozen=True):
     id: str
     reply: Any = None
     already_ended: bool = False
+    already_answered: bool = False
+    answer: Any = None
 
 
 class ErrorAnswer(msgspec.Struct, frozen=True):

@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 
 from catenary.client.backoff import Backoff
-from catenary.client.commands import Commands
+from catenary.client.commands import Commands, Outcome
 from catenary.client.inbox import Inbox
 from catenary.client.messages import (
     Ack,
@@ -369,7 +369,13 @@ class Session:
         match message:
             case Ack():
                 self.commands.succeed(
-                    message.id, message.reply, already_ended=message.already_ended
+                    Outcome(
+                        message.id,
+                        message.reply,
+                        message.already_ended,
+                        already_answered=message.already_answered,
+                        answer=message.answer,
+                    )
                 )
             case ErrorAnswer(id=None):
                 self._errors.append(message)

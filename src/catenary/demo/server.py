@@ -34,7 +34,7 @@ from catenary.serving.answers import answer, answered, read_json
 from catenary.serving.asgi import BridgeApp
 from catenary.serving.development import check_host, development_routes
 from catenary.settings import Settings, revealed, secured, verifier
-from catenary.transport import HoldingTransport
+from catenary.transport import FrontTransport, HoldingTransport, Transport
 
 STATIC = Path(__file__).parent / "static"
 AGENT_NAME = "librarian"
@@ -215,9 +215,9 @@ class Slowness:
         connection = self._factory.manager.find(identity.user_id, wish.connection_id)
         if connection is None:
             raise Refusal(404, "not_found", "no such connection")
-        transport = connection.transport
-        if not isinstance(transport, HoldingTransport):
-            transport = connection.transport = HoldingTransport(transport, connection)
+        transport = _holding(connection.transport)
+        if transport is None:
+            transport = connection.transport = HoldingTransport(connection.transport, connection)
         if transport.is_holding:
             raise Refusal(409, "conflict", "this connection is slow already")
         transport.hold()
@@ -230,3 +230,12 @@ class Slowness:
             return await self._verifier.verify(token if scheme.lower() == "bearer" else "")
         except AuthError as error:
             raise Refusal(401, "unauthorized", str(error)) from None
+
+
+def _holding(transport: Transport) -> HoldingTransport | None:
+    """Return what holds a connection back already, also behind others that came before it."""
+    while isinstance(transport, FrontTransport):
+        if isinstance(transport, HoldingTransport):
+            return transport
+        transport = transport.behind
+    return None

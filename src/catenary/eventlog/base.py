@@ -233,9 +233,9 @@ class EventLog(Accepting):
 
     def held_runs(self) -> Iterator[tuple[Stream, list[HeldRun]]]:
         """
-        Yield each stream that may have them with the open runs that this process holds.
+        Yield the open runs that this process holds, stream by stream; a stream may have none.
 
-        From memory alone, and without the lock: for monitors, which may pause between two.
+        From memory alone and without the lock, for monitors, which may pause between two.
         """
         for stream in self._held_streams():
             runs = list(stream.runs.values())

@@ -66,7 +66,7 @@ def catenary_router(
             it refuses: 401, 403, or 503 for "try again". Dependencies with
             ``yield`` end before the connection is served, and a body cannot be
             read.
-        wires: Wires of other clients; this version has none to choose from.
+        wires: Whose clients are served too: ``ai-sdk``, ``ag-ui``, ``tanstack``.
         api: Also the API of producers and operators (``api_key=``).
         health: Also ``/healthz`` and ``/readyz``.
         metrics: Also ``/metrics`` (``metrics_key=``, or ``open_metrics=True``).
@@ -75,9 +75,7 @@ def catenary_router(
     Raises:
         ConfigError: If an option is wrong.
     """
-    if wires:
-        raise ConfigError(f"this version serves no other wires: {', '.join(wires)}")
-    endpoints = Endpoints(factory, authenticate=_asking(authenticate), **options)
+    endpoints = Endpoints(factory, authenticate=_asking(authenticate), wires=wires, **options)
     routes: list[BaseRoute] = endpoints.client_routes()
     routes += endpoints.api_routes() if api else []
     routes += endpoints.health_routes() if health else []

@@ -104,8 +104,8 @@ class LiveMonitors:
             self._counters.violations[fault] += 1
             self._warn_about(
                 look, f"violation {fault}", now,
-                f"connection {look.connection_id} of {look.user_id} was given a {fault}: {what}. "
-                f"That is a defect of the bridge; report it. Look: catenary inspect {look.user_id}",
+                f"wrong delivery ({fault}) on connection {look.connection_id} of {look.user_id}: "
+                f"{what}. That is a defect of the bridge; report it. Look: catenary inspect {look.user_id}",
             )  # fmt: skip
 
     def _warn_about(self, look: CloseLook, kind: str, now: float, text: str) -> None:

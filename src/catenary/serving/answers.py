@@ -13,6 +13,7 @@ import msgspec
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
+from starlette.routing import Route
 
 from catenary.encoding import encode
 from catenary.errors import LogError
@@ -66,6 +67,11 @@ def answered(endpoint: Endpoint) -> Endpoint:
             return Response(status_code=499)
 
     return answering
+
+
+def route(path: str, endpoint: Endpoint, method: str) -> Route:
+    """Return the route of an endpoint that may refuse by raising."""
+    return Route(path, endpoint=answered(endpoint), methods=[method])
 
 
 async def http_error(request: Request, error: Exception) -> Response:  # noqa: ARG001 - a handler

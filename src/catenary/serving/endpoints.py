@@ -6,20 +6,22 @@ from collections.abc import Sequence
 
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import BaseRoute, Route, WebSocketRoute
+from starlette.routing import BaseRoute, WebSocketRoute
 
 from catenary.auth import Authenticate, Authenticator, JwtVerifier
 from catenary.auth.api_keys import ApiKeys
 from catenary.control import Control
 from catenary.factory import WebSocketBridgeFactory
 from catenary.serving.admission import Admission
-from catenary.serving.answers import Endpoint, answer, answered
+from catenary.serving.answers import answer, route
 from catenary.serving.health import Health, Metrics
 from catenary.serving.messages import Messages, TicketOffice
 from catenary.serving.native import NativeEndpoint
 from catenary.serving.operators import Operators
 from catenary.serving.producers import COMMIT_TIMEOUT, Producers
 from catenary.serving.sse import SseEndpoint
+from catenary.serving.wire_socket import OnAbort
+from catenary.serving.wires import Wires
 from catenary.tickets import Tickets
 
 
@@ -38,9 +40,12 @@ class Endpoints:
         open_metrics: Show metrics to anybody who can reach the port.
         expects: Message types without whose handlers the bridge is not ready.
         commit_timeout: How long a producer waits for the log, in seconds.
+        wires: Whose clients are served too: ``ai-sdk``, ``ag-ui``, ``tanstack``.
+        on_abort: What the abort of a client on these wires does: ``cancel`` the
+            run, or ``detach`` from it.
 
     Raises:
-        ConfigError: If a key is too weak, or an origin is not one.
+        ConfigError: If a key is too weak, an origin is not one, or a wire is unknown.
     """
 
     def __init__(
@@ -56,6 +61,8 @@ class Endpoints:
         open_metrics: bool = False,
         expects: Sequence[str] = (),
         commit_timeout: float = COMMIT_TIMEOUT,
+        wires: Sequence[str] = (),
+        on_abort: OnAbort = "cancel",
     ) -> None:
         self.factory = factory
         self.tickets = Tickets(factory.log)
@@ -75,6 +82,7 @@ class Endpoints:
         self._tickets = TicketOffice(self.admission, self.tickets)
         self._producers = Producers(self.admission, keys, commit_timeout=commit_timeout)
         self._operators = Operators(self.admission, keys, self._producers)
+        self._wires = Wires(self.admission, wires, on_abort=on_abort)
         self._health = Health(self.admission)
         both = [*_listed(api_key), *_listed(metrics_key)]
         self._metrics = Metrics(self.admission, ApiKeys(both), is_open=open_metrics)
@@ -83,10 +91,11 @@ class Endpoints:
         """Return what browsers and other clients use, with the user's own credentials."""
         return [
             WebSocketRoute("/ws", endpoint=self.native),
-            _route("/ws", _upgrade_required, "GET"),
-            _route("/sse", self._sse.__call__, "GET"),
-            _route("/api/messages", self._messages.__call__, "POST"),
-            _route("/api/tickets", self._tickets.__call__, "POST"),
+            route("/ws", _upgrade_required, "GET"),
+            route("/sse", self._sse.__call__, "GET"),
+            route("/api/messages", self._messages.__call__, "POST"),
+            route("/api/tickets", self._tickets.__call__, "POST"),
+            *self._wires.routes(),
         ]
 
     def api_routes(self) -> list[BaseRoute]:
@@ -94,31 +103,27 @@ class Endpoints:
         producers, operators = self._producers, self._operators
         user = "/api/users/{user_id:path}"
         return [
-            _route(f"{user}/events", producers.publish, "POST"),
-            _route(f"{user}/events", producers.events, "GET"),
-            _route(f"{user}/runs", producers.runs, "GET"),
-            _route(f"{user}/erase", operators.erase, "POST"),
-            _route(f"{user}/disconnect", operators.disconnect, "POST"),
-            _route("/api/runs/{run_id:path}/cancel", operators.cancel, "POST"),
-            _route("/api/runs/{run_id:path}/close", operators.close, "POST"),
-            _route("/api/inspect", operators.inspect, "GET"),
-            _route("/api/drain", operators.drain, "POST"),
+            route(f"{user}/events", producers.publish, "POST"),
+            route(f"{user}/events", producers.events, "GET"),
+            route(f"{user}/runs", producers.runs, "GET"),
+            route(f"{user}/erase", operators.erase, "POST"),
+            route(f"{user}/disconnect", operators.disconnect, "POST"),
+            route("/api/runs/{run_id:path}/cancel", operators.cancel, "POST"),
+            route("/api/runs/{run_id:path}/close", operators.close, "POST"),
+            route("/api/inspect", operators.inspect, "GET"),
+            route("/api/drain", operators.drain, "POST"),
         ]
 
     def health_routes(self) -> list[BaseRoute]:
         """Return what orchestrators ask."""
         return [
-            _route("/healthz", self._health.alive, "GET"),
-            _route("/readyz", self._health.ready, "GET"),
+            route("/healthz", self._health.alive, "GET"),
+            route("/readyz", self._health.ready, "GET"),
         ]
 
     def metrics_routes(self) -> list[BaseRoute]:
         """Return what Prometheus asks."""
-        return [_route("/metrics", self._metrics.__call__, "GET")]
-
-
-def _route(path: str, endpoint: Endpoint, method: str) -> Route:
-    return Route(path, endpoint=answered(endpoint), methods=[method])
+        return [route("/metrics", self._metrics.__call__, "GET")]
 
 
 def _listed(keys: str | Sequence[str] | None) -> list[str]:

@@ -28,7 +28,7 @@ BODY_LIMIT_BYTES = 1024 * 1024
 
 SENDERS_REMEMBERED = 10_000
 
-_STATUSES = {
+STATUSES = {
     "bad_json": HTTPStatus.BAD_REQUEST,
     "bad_message": HTTPStatus.BAD_REQUEST,
     "too_large": HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
@@ -122,7 +122,7 @@ def _answered(payload: bytes) -> Response:
     head = msgspec.json.decode(payload, type=_Head)
     if head.type != "error":
         return raw_answer(payload)
-    status = _STATUSES.get(head.code or "", HTTPStatus.INTERNAL_SERVER_ERROR)
+    status = STATUSES.get(head.code or "", HTTPStatus.INTERNAL_SERVER_ERROR)
     if status in {HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE}:
         return raw_answer(payload, status, retry_after="1")
     return raw_answer(payload, status)

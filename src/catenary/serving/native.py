@@ -52,7 +52,7 @@ class NativeEndpoint:
             else:
                 self._check_crowd()
         except Refusal as refusal:
-            await _refuse(scope, receive, send, refusal, offers_subprotocol=offers)
+            await refuse_upgrade(scope, receive, send, refusal, offers_subprotocol=offers)
             return
         await self._open(connection, scope, receive, send, wanted, SUBPROTOCOL if offers else None)
 
@@ -140,7 +140,7 @@ class NativeEndpoint:
         connection.release_messages()
 
 
-async def _refuse(
+async def refuse_upgrade(
     scope: Scope, receive: Receive, send: Send, refusal: Refusal, *, offers_subprotocol: bool
 ) -> None:
     """Refuse before the upgrade; a browser cannot read a status, so it gets a close code."""

@@ -50,7 +50,8 @@ class WebSocketProtocol(asyncio.Protocol):
     has gone meanwhile, and ``UsageError`` if the handshake was answered before.
 
     Attributes:
-        max_message_bytes: A message over it closes the connection with 1009.
+        max_message_bytes: A message over it closes the connection with 1009; an
+            endpoint sets another limit with ``catenary.allow_messages(limit_bytes)``.
         close_timeout: How long a closing may take before it is cut, in seconds.
     """
 
@@ -65,6 +66,7 @@ class WebSocketProtocol(asyncio.Protocol):
         "_last_heard",
         "_late_pong",
         "_loop",
+        "_message_limit_bytes",
         "_pongs",
         "_receiver",
         "_server_state",
@@ -93,6 +95,7 @@ class WebSocketProtocol(asyncio.Protocol):
         self._state: State = CONNECTING
         self._receiver: Receiver | None = None
         self._inbound: Inbound | None = None
+        self._message_limit_bytes = self.max_message_bytes
         self._early: bytearray | None = None
         self._pongs = 0
         self._is_paused = False
@@ -152,6 +155,10 @@ class WebSocketProtocol(asyncio.Protocol):
         if response:
             self._write(response)
         self._hang_up()
+
+    def allow_messages(self, limit_bytes: int) -> None:
+        """Take messages up to this size; to be called before the handshake is answered."""
+        self._message_limit_bytes = limit_bytes
 
     @property
     def loop(self) -> asyncio.AbstractEventLoop:
@@ -313,7 +320,7 @@ class WebSocketProtocol(asyncio.Protocol):
 
     def _begin_inbound(self) -> Inbound:
         # Only now: many connections never send a frame.
-        self._inbound = Inbound(self.max_message_bytes)
+        self._inbound = Inbound(self._message_limit_bytes)
         return self._inbound
 
     def _take(self, data: bytes | bytearray) -> None:

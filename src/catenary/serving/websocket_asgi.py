@@ -116,7 +116,11 @@ class Conversation:
             "headers": request.headers,
             "subprotocols": subprotocols(request.headers),
             "state": state.copy(),
-            "extensions": {"websocket.http.response": {}, "catenary.takeover": self.takeover},
+            "extensions": {
+                "websocket.http.response": {},
+                "catenary.takeover": self.takeover,
+                "catenary.allow_messages": self._protocol.allow_messages,
+            },
         }
 
     def start(self, scope: Message, tasks: set[asyncio.Task[None]]) -> None:

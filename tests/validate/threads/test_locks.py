@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import signal
 import threading
 import time
 from collections.abc import Callable
@@ -32,6 +33,11 @@ def held_by_other(lock: MonitoredLock) -> Callable[[], None]:
         thread.join(PATIENCE)
 
     return release
+
+
+def is_free(lock: MonitoredLock) -> bool:
+    """Whether nothing says that somebody has a lock."""
+    return not lock.locked() and lock.holder() is None and lock not in lock._order.held
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -177,8 +183,7 @@ def test_counts_are_right_when_many_take_it() -> None:
 
 def test_a_finalizer_may_take_it_at_any_moment() -> None:
     """Garbage that takes the lock when it is collected leaves its state as it was."""
-    monitor = ThreadMonitor()
-    lock = monitor.lock(threading.RLock(), "l")
+    lock = ThreadMonitor().lock(threading.RLock(), "l")
     finalized = 0
 
     class Garbage:
@@ -193,17 +198,40 @@ def test_a_finalizer_may_take_it_at_any_moment() -> None:
     thresholds = gc.get_threshold()
     gc.set_threshold(3)
     try:
-        for _ in range(3000):
+        for _ in range(1000):
             with lock:
                 Garbage()
     finally:
         gc.set_threshold(*thresholds)
     gc.collect()
-    assert finalized == 3000
-    assert not lock.locked()
-    assert lock.holder() is None
-    assert lock._order.held == []
-    assert lock.acquire(blocking=False)
+    assert finalized == 1000
+    assert is_free(lock)
+
+
+def test_a_signal_handler_may_take_it_at_any_moment() -> None:
+    """It comes between any two steps of its own thread, and leaves the state as it was."""
+    lock = ThreadMonitor().lock(threading.RLock(), "l")
+    handled = taken = 0
+
+    def handle(*_: object) -> None:
+        nonlocal handled
+        with lock:
+            handled += 1
+
+    former = signal.signal(signal.SIGVTALRM, handle)
+    signal.setitimer(signal.ITIMER_VIRTUAL, 1e-5, 1e-5)
+    end = time.monotonic() + PATIENCE
+    try:
+        while handled < 300:
+            assert time.monotonic() < end, f"{handled} signals came"
+            with lock:
+                taken += 1
+                assert lock.holder() is not None
+            assert is_free(lock)
+    finally:
+        signal.setitimer(signal.ITIMER_VIRTUAL, 0)
+        signal.signal(signal.SIGVTALRM, former)
+    assert lock.contention().acquisitions <= taken + handled
 
 
 def test_it_is_cheap() -> None:

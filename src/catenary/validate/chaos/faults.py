@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import math
 from random import Random
 from typing import NamedTuple
 
@@ -56,7 +57,7 @@ class Faults(msgspec.Struct, frozen=True, kw_only=True):
     """For how long."""
     corrupt: float = 0.0
     """The probability that one byte of a chunk is altered."""
-    corrupt_after_bytes: int = 0
+    corrupt_after_bytes: int | None = None
     """Of each direction so many bytes go unharmed, such as those of a handshake."""
     cut: float = 0.0
     """The probability that a connection is cut, sooner or later."""
@@ -76,21 +77,15 @@ class Faults(msgspec.Struct, frozen=True, kw_only=True):
     """A connection of this age is cut, whatever it does."""
 
     def __post_init__(self) -> None:
-        for name in _PROBABILITIES:
-            if not _is_within(getattr(self, name), 0, 1):
+        for name in self.__struct_fields__:
+            value = getattr(self, name)
+            if name in _PROBABILITIES and not (_is_number(value) and value <= 1):
                 self._refuse(name, "goes from 0 (never) to 1 (always); 45 % is 0.45")
-        for name in _TIMES:
-            if not _is_within(getattr(self, name), 0, _LONGEST):
+            if name in _TIMES and not _is_number(value):
                 self._refuse(name, "is in seconds, 0 or more")
-        for name in _LIMITS:
-            value = getattr(self, name)
-            if value is not None and not (_is_within(value, 0, _LONGEST) and value > 0):
+            if name in _LIMITS and value is not None and not (_is_number(value) and value > 0):
                 self._refuse(name, "is more than 0, or None for no limit")
-        if not (isinstance(self.corrupt_after_bytes, int) and self.corrupt_after_bytes >= 0):
-            self._refuse("corrupt_after_bytes", "is a whole number of bytes, 0 or more")
-        for name in _SIZES:
-            value = getattr(self, name)
-            if value is not None and not (isinstance(value, int) and value >= 1):
+            if name in _SIZES and value is not None and not (isinstance(value, int) and value > 0):
                 self._refuse(name, "is a whole number of bytes, 1 or more")
 
     def _refuse(self, name: str, rule: str) -> None:
@@ -108,12 +103,11 @@ _PROBABILITIES = (
 )  # fmt: skip
 _TIMES = ("delay", "jitter", "retransmit", "stall_seconds")
 _LIMITS = ("bytes_per_second", "bytes_per_second_up", "idle_timeout", "lifetime")
-_SIZES = ("split_bytes", "cut_within_bytes")
-_LONGEST = 1e9
+_SIZES = ("split_bytes", "cut_within_bytes", "corrupt_after_bytes")
 
 
-def _is_within(value: object, least: float, most: float) -> bool:
-    return isinstance(value, int | float) and least <= value <= most
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and 0 <= value < math.inf
 
 
 CALM = Faults()

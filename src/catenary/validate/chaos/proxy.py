@@ -165,7 +165,7 @@ class ChaosProxy:
             for relay in self._relays:
                 relay.path.change(what)
         else:
-            self._act(what)
+            self._act(Action(what))
             self._note(None, what)
         for relay in list(self._relays):
             relay.pump()

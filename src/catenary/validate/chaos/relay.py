@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import socket
 import struct
@@ -12,6 +13,8 @@ from typing import cast
 from catenary.validate.chaos.faults import Ending, Way
 from catenary.validate.chaos.journal import Incident
 from catenary.validate.chaos.path import Path
+
+logger = logging.getLogger("catenary.chaos")
 
 SOCKET_BUFFER_BYTES = 64 * 1024
 """What the system may hold for a socket here, so that little is under way beside the path."""
@@ -231,6 +234,8 @@ class Relay:
         try:
             await self._dial(lambda: self._server)
         except OSError as error:
+            number = self.path.number
+            logger.warning("connection %d does not reach the server: %s", number, error)
             self.path.receive_refusal(str(error))
             self.pump()
 

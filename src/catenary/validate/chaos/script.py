@@ -46,8 +46,7 @@ class Script(msgspec.Struct, frozen=True):
     """
     Steps in the order of their times, which :meth:`ChaosProxy.play` plays.
 
-    Pairs ``(seconds, what)`` do for steps. A script lasts for ``duration``
-    seconds, at least until its last step.
+    A script lasts for ``duration`` seconds; without one, until its last step.
 
     Raises:
         UsageError: If times are out of order, or beyond the duration.
@@ -57,15 +56,13 @@ class Script(msgspec.Struct, frozen=True):
     duration: float = 0.0
 
     def __post_init__(self) -> None:
-        steps = tuple(Step(*step) for step in self.steps)
         last = 0.0
-        for step in steps:
+        for step in self.steps:
             if not last <= step.at < float("inf"):
                 raise UsageError(f"{step.what} at {step.at} s comes after {last} s: sort the steps")
             last = step.at
         if self.duration and self.duration < last:
             raise UsageError(f"the last step is at {last} s, after the end at {self.duration} s")
-        msgspec.structs.force_setattr(self, "steps", steps)
         msgspec.structs.force_setattr(self, "duration", self.duration or last)
 
 

@@ -139,6 +139,7 @@ async def rapid_reconnects(field: Field) -> str:
 async def reconnects_of_the_client(field: Field) -> str:
     async with field.served() as bridge, field.audience(bridge) as audience:
         first: list[float] = []
+        again: list[float] = []
         for user_id in field.some_users(20):
             async with ChaosProxy(bridge.websocket_url) as proxy:
                 (follower,) = await audience.follow(
@@ -147,7 +148,7 @@ async def reconnects_of_the_client(field: Field) -> str:
                 first.append(await _cut(proxy, follower))
                 if user_id == field.users[-1]:
                     rounds = range(field.pick(full=14, quick=4))
-                    again = [await _cut(proxy, follower) for _ in rounds]
+                    again += [await _cut(proxy, follower) for _ in rounds]
                 await follower.stop()
         median, worst = quantile(first, 0.5), max(again)
         field.evidence.reconnects += first

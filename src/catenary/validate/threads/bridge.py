@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from catenary.factory import WebSocketBridgeFactory
     from catenary.validate.threads.monitor import ThreadMonitor
 
+_BEHIND = "_catenary_class_behind"
+
 
 @contextmanager
 def watching(monitor: ThreadMonitor, factory: WebSocketBridgeFactory) -> Iterator[None]:
@@ -46,6 +48,7 @@ class _Watch:
         self._former: StepLock
         self._log = factory.log
         self._manager = factory.manager
+        self._is_over = False
         self._fronts: dict[type, type] = {}
         self._connections: weakref.WeakSet[Connection] = weakref.WeakSet()
 
@@ -53,10 +56,10 @@ class _Watch:
         """Put the classes in front, and the lock."""
         with self._log._lock:
             self._log.exchange_lock(self._monitored)
-            self._put(_log, self._log)
-            for stream in self._log.streams():
-                self.see_stream(stream)
-        self._put(_manager, self._manager)
+        self._see(_log, self._log)
+        for stream in self._log.streams():
+            self.see_stream(stream)
+        self._see(_manager, self._manager)
         for connection in self._manager.open_connections():
             self.see_connection(connection)
 
@@ -69,11 +72,10 @@ class _Watch:
 
     def end(self) -> None:
         """Take everything off again."""
-        _take_off(self._manager)
-        for connection in list(self._connections):
-            _take_off(connection)
         with self.lock:
-            _take_off(self._log)
+            self._is_over = True
+            for each in (self._manager, self._log, *self._connections):
+                _take_off(each)
             for stream in self._log.streams():
                 _take_off(stream)
                 _take_off(stream.tail)
@@ -81,42 +83,46 @@ class _Watch:
 
     def see_stream(self, stream: Stream) -> None:
         """Watch a stream and its tail."""
-        self._put(_stream, stream)
+        self._see(_stream, stream)
         self.see_tail(stream.tail)
 
     def see_tail(self, tail: Tail | None) -> None:
         """Watch a tail, if there is one."""
         if tail is not None:
-            self._put(_stepped, tail)
+            self._see(_stepped, tail)
 
     def see_connection(self, connection: Connection) -> None:
         """Watch a connection."""
-        self._put(_connection, connection)
         self._connections.add(connection)
+        self._see(_connection, connection)
 
-    def _put(self, front: Callable[[Any, _Watch], type], watched: object) -> None:
-        kind = type(watched)
-        if hasattr(kind, _BEHIND):
+    def _see(self, front: Callable[[Any, _Watch], type], watched: object) -> None:
+        if hasattr(watched, _BEHIND):
             return
+        # Under the lock, so that nothing is put after the end, which takes everything off.
+        with self.lock:
+            if not self._is_over:
+                made = self._front(front, type(watched))
+                object.__setattr__(watched, "__class__", made)
+
+    def _front(self, front: Callable[[Any, _Watch], type], kind: type) -> type:
         made = self._fronts.get(kind)
         if made is None:
             made = self._fronts[kind] = front(kind, self)
             # It is to everybody else what the class behind it is.
             made.__name__, made.__qualname__ = kind.__name__, kind.__qualname__
             setattr(made, _BEHIND, kind)
-        object.__setattr__(watched, "__class__", made)
-
-
-_BEHIND = "_catenary_class_behind"
+        return made
 
 
 def _take_off(watched: object) -> None:
-    behind = getattr(type(watched), _BEHIND, None)
+    behind = getattr(watched, _BEHIND, None)
     if behind is not None:
         object.__setattr__(watched, "__class__", behind)
 
 
-# The classes in front. They have no slots, so that they fit in the place of those behind.
+# The classes in front. They have no slots, so that they fit in the place of those behind, and do
+# not say `super()`, for they may be taken off while one of their methods is called.
 
 
 def _log(kind: Any, watch: _Watch) -> type:
@@ -126,7 +132,7 @@ def _log(kind: Any, watch: _Watch) -> type:
         __slots__ = ()
 
         def stream(self, log_id: str) -> Stream:
-            stream: Stream = super().stream(log_id)
+            stream: Stream = kind.stream(self, log_id)
             watch.see_stream(stream)
             return stream
 
@@ -141,23 +147,24 @@ def _stepped(kind: Any, watch: _Watch) -> type:
 
         def __setattr__(self, name: str, value: object) -> None:
             watch.monitor.expect_held(watch.lock, f"{kind.__name__}.{name} =")
-            super().__setattr__(name, value)
+            kind.__setattr__(self, name, value)
 
     return Stepped
 
 
 def _stream(kind: Any, watch: _Watch) -> type:
     """A stream, with the tails that it gets."""
+    stepped: Any = _stepped(kind, watch)
 
-    class Stepped(_stepped(kind, watch)):  # type: ignore[misc]
+    class WithTails(stepped):  # type: ignore[misc]
         __slots__ = ()
 
         def __setattr__(self, name: str, value: Any) -> None:
-            super().__setattr__(name, value)
+            stepped.__setattr__(self, name, value)
             if name == "tail":
                 watch.see_tail(value)
 
-    return Stepped
+    return WithTails
 
 
 def _manager(kind: Any, watch: _Watch) -> type:
@@ -168,7 +175,7 @@ def _manager(kind: Any, watch: _Watch) -> type:
 
         def add(self, connection: Connection, user_id: str) -> None:
             watch.see_connection(connection)
-            super().add(connection, user_id)
+            kind.add(self, connection, user_id)
 
     return Manager
 
@@ -185,18 +192,18 @@ def _connection(kind: Any, watch: _Watch) -> type:
 
         def __setattr__(self, name: str, value: object) -> None:
             expect(self, f"{name} =")
-            super().__setattr__(name, value)
+            kind.__setattr__(self, name, value)
 
         def pump(self) -> None:
             expect(self, "pump()")
-            super().pump()
+            kind.pump(self)
 
         def close(self, code: CloseCode, reason: str) -> None:
             expect(self, "close()")
-            super().close(code, reason)
+            kind.close(self, code, reason)
 
         def closed(self, code: int, reason: str) -> None:
             expect(self, "closed()")
-            super().closed(code, reason)
+            kind.closed(self, code, reason)
 
     return Belonging

@@ -6,13 +6,17 @@ import datetime as dt
 import enum
 import threading
 import time
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Callable, Sequence
 from types import FrameType
+from typing import TypeVar
 
 import msgspec
 
 from catenary.errors import CatenaryError
 from catenary.validate.threads.place import place_of
+
+T = TypeVar("T")
 
 KEPT = 1000
 """How many violations are kept; more are counted."""
@@ -86,42 +90,72 @@ class ThreadViolations(CatenaryError):
 
 class Journal:
     """
-    The violations of one monitor. Thread-safe, also in finalizers and signal handlers.
+    What one monitor writes down.
 
-    ``mutex`` guards what the parts of the monitor share. It is taken only where
-    there is something to report, and no other lock is taken inside it.
+    Nobody waits for the pen: a note that comes while another thread writes is
+    written by that thread. So a monitor adds no lock to the order of those
+    that it watches, and may be used in finalizers and signal handlers.
     """
 
     def __init__(self) -> None:
-        self.mutex = threading.RLock()
-        self.count = 0
+        self._pen = threading.Lock()
+        self._notes: deque[Callable[[], None]] = deque()
+        self._count = 0
         self._kept: list[Violation] = []
 
+    def write(self, note: Callable[[], None]) -> None:
+        """Call ``note`` soon, on whatever thread; one at a time, in the order of the calls."""
+        self._notes.append(note)
+        while self._notes and self._pen.acquire(blocking=False):
+            try:
+                self._write_all()
+            finally:
+                self._pen.release()
+
+    def _write_all(self) -> None:
+        while self._notes:
+            self._notes.popleft()()
+
+    def read(self, look: Callable[[], T]) -> T:
+        """Return what ``look`` returns once everything is written; not within a note."""
+        with self._pen:
+            self._write_all()
+            return look()
+
     def note(
-        self,
-        kind: ViolationKind,
-        what: str,
-        frame: FrameType,
-        other: Whereabouts | None = None,
+        self, kind: ViolationKind, what: str, frame: FrameType, other: Whereabouts | None = None
     ) -> None:
-        """Write down what the calling thread did at ``frame``."""
-        with self.mutex:
-            self.count += 1
-            if self.count > KEPT:
-                return
-        violation = Violation(
-            kind=kind,
-            what=what,
-            thread=threading.current_thread().name,
-            place=place_of(frame),
-            at=time.time(),
-            other=other,
-        )
-        with self.mutex:
-            self._kept.append(violation)
+        """Write down a violation of the calling thread at ``frame``."""
+        # Of a storm nobody needs the places.
+        found = None if self._count > KEPT else violation(kind, what, here(frame), other)
+        self.write(lambda: self.keep(found))
+
+    def keep(self, found: Violation | None) -> None:
+        """Count a violation, and keep it if it is among the first; within a note."""
+        self._count += 1
+        if found is not None and len(self._kept) < KEPT:
+            self._kept.append(found)
 
     @property
     def violations(self) -> tuple[Violation, ...]:
         """The first violations, in the order in which they were seen."""
-        with self.mutex:
-            return tuple(self._kept)
+        return self.read(lambda: tuple(self._kept))
+
+    @property
+    def count(self) -> int:
+        """How many violations there were."""
+        return self.read(lambda: self._count)
+
+
+def here(frame: FrameType) -> Whereabouts:
+    """Return the calling thread, at ``frame``."""
+    return Whereabouts(threading.current_thread().name, place_of(frame))
+
+
+def violation(
+    kind: ViolationKind, what: str, by: Whereabouts, other: Whereabouts | None
+) -> Violation:
+    """Return a violation that happens now."""
+    return Violation(
+        kind=kind, what=what, thread=by.thread, place=by.place, at=time.time(), other=other
+    )

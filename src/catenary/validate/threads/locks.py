@@ -94,8 +94,7 @@ class MonitoredLock:
         if blocking:
             self._before_waiting()
         if not self.behind.acquire(blocking=False) and not (blocking and self._wait(timeout)):
-            with self._journal.mutex:
-                self._refusals += 1
+            self._journal.write(self._note_refusal)
             return False
         self._took(sys._getframe(1))
         return True
@@ -182,29 +181,37 @@ class MonitoredLock:
         holder, place = self.holder(), place_of(sys._getframe())
         began = time.perf_counter()
         is_taken = self.behind.acquire(timeout=timeout)
-        self._note_wait(time.perf_counter() - began, place, holder)
+        seconds, thread = time.perf_counter() - began, threading.current_thread().name
+        self._journal.write(lambda: self._note_wait(seconds, thread, place, holder))
         return is_taken
 
-    def _note_wait(self, seconds: float, place: str, holder: Whereabouts | None) -> None:
-        thread = threading.current_thread().name
-        with self._journal.mutex:
-            known = self._waits.get(place)
-            longest = seconds
-            if known is not None and known.longest >= seconds:
-                longest, thread, holder = known.longest, known.thread, known.holder
-            self._waits[place] = Waits(
-                place=place,
-                count=(known.count if known else 0) + 1,
-                total=(known.total if known else 0.0) + seconds,
-                longest=longest,
-                thread=thread,
-                holder=holder,
-            )
+    # Within notes of the journal
+
+    def _note_refusal(self) -> None:
+        self._refusals += 1
+
+    def _note_wait(
+        self, seconds: float, thread: str, place: str, holder: Whereabouts | None
+    ) -> None:
+        known = self._waits.get(place)
+        longest = seconds
+        if known is not None and known.longest >= seconds:
+            longest, thread, holder = known.longest, known.thread, known.holder
+        self._waits[place] = Waits(
+            place=place,
+            count=(known.count if known else 0) + 1,
+            total=(known.total if known else 0.0) + seconds,
+            longest=longest,
+            thread=thread,
+            holder=holder,
+        )
 
     def contention(self) -> Contention:
         """Return how it was taken and waited for so far."""
-        with self._journal.mutex:
-            waits = sorted(self._waits.values(), key=lambda each: -each.total)
+        return self._journal.read(self._contention)
+
+    def _contention(self) -> Contention:
+        waits = sorted(self._waits.values(), key=lambda each: -each.total)
         return Contention(
             name=self.name,
             acquisitions=self._acquisitions,

@@ -7,7 +7,6 @@ import functools
 import inspect
 import sys
 import threading
-import weakref
 from collections.abc import Collection
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, TypeVar, cast
@@ -23,7 +22,7 @@ from catenary.validate.threads.journal import (
 from catenary.validate.threads.locks import Contention, Lock, MonitoredLock
 from catenary.validate.threads.order import LockOrder
 from catenary.validate.threads.place import place_of
-from catenary.validate.threads.sections import Section
+from catenary.validate.threads.sections import Section, Sections
 from catenary.validate.threads.watched import Report, Watched, watched_function
 
 if TYPE_CHECKING:
@@ -40,7 +39,8 @@ class ThreadMonitor:
     It holds nobody back and changes no outcome: it writes down each broken rule
     with the thread, the place and the time, and how locks are waited for. Look
     at :attr:`violations` and :meth:`contention`, or let :meth:`check` raise.
-    Thread-safe; also in finalizers and signal handlers. What it costs is in
+    Thread-safe; what it watches may be used in finalizers and signal handlers
+    too, but do not ask it there. What it costs is in
     docs/how-to/test-your-agents.md.
     """
 
@@ -48,7 +48,7 @@ class ThreadMonitor:
         self._journal = Journal()
         self._order = LockOrder(self._journal)
         self._locks: list[MonitoredLock] = []
-        self._sections: weakref.WeakValueDictionary[str, Section] = weakref.WeakValueDictionary()
+        self._sections = Sections(self._journal)
 
     # Putting things under its eyes
 
@@ -61,8 +61,7 @@ class ThreadMonitor:
         whether or not they met.
         """
         monitored = MonitoredLock(lock, name, self._journal, self._order)
-        with self._journal.mutex:
-            self._locks.append(monitored)
+        self._locks.append(monitored)
         return monitored
 
     def guarded(self, watched: T, *, by: MonitoredLock, name: str | None = None) -> T:
@@ -106,11 +105,7 @@ class ThreadMonitor:
 
     def exclusive(self, name: str) -> AbstractContextManager[None]:
         """Return a context manager for one thread at a time; those of one name are one."""
-        with self._journal.mutex:
-            section = self._sections.get(name)
-            if section is None:
-                section = self._sections[name] = Section(name, self._journal)
-            return section
+        return Section(name, self._sections)
 
     def watching(self, factory: WebSocketBridgeFactory) -> AbstractContextManager[None]:
         """
@@ -158,8 +153,7 @@ class ThreadMonitor:
 
     def contention(self) -> tuple[Contention, ...]:
         """Return how each lock was taken and waited for, the one most waited for first."""
-        with self._journal.mutex:
-            found = [lock.contention() for lock in self._locks]
+        found = [lock.contention() for lock in list(self._locks)]
         return tuple(sorted(found, key=lambda each: -each.waited))
 
     def check(self) -> None:
@@ -169,8 +163,9 @@ class ThreadMonitor:
         Raises:
             ThreadViolations: With everything that was.
         """
-        if self._journal.count:
-            raise ThreadViolations(self.violations, self._journal.count)
+        count = self.violation_count
+        if count:
+            raise ThreadViolations(self.violations, count)
 
 
 def _name_of(watched: object) -> str:

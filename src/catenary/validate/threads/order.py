@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import functools
 import sys
 import threading
-from types import FrameType
 from typing import TYPE_CHECKING
 
-from catenary.validate.threads.journal import Journal, ViolationKind, Whereabouts
-from catenary.validate.threads.place import place_of
+from catenary.validate.threads.journal import (
+    Journal,
+    ViolationKind,
+    Whereabouts,
+    here,
+    violation,
+)
 
 if TYPE_CHECKING:
     from catenary.validate.threads.locks import MonitoredLock
@@ -46,18 +51,21 @@ class LockOrder:
         """The calling thread is about to wait for a lock that it does not hold."""
         for held in self._held.locks:
             if lock not in self._first.get(held, ()):
-                self._note(held, lock, sys._getframe())
+                by = here(sys._getframe())
+                self._journal.write(functools.partial(self._learn, held, lock, by))
 
-    def _note(self, held: MonitoredLock, lock: MonitoredLock, frame: FrameType) -> None:
-        here = Whereabouts(threading.current_thread().name, place_of(frame))
-        with self._journal.mutex:
-            back = self._path(lock, held)
-            self._first.setdefault(held, {}).setdefault(lock, here)
+    def _learn(self, held: MonitoredLock, lock: MonitoredLock, by: Whereabouts) -> None:
+        """Learn that a lock was taken while another one was held; within a note."""
+        known = self._first.setdefault(held, {})
+        if lock in known:
+            return
+        known[lock] = by
+        back = self._path(lock, held)
         if back:
-            begin = self._first[back[0]][back[1]]
             elsewhere = " then ".join(other.name for other in back)
             what = f"{held.name} then {lock.name}, elsewhere {elsewhere}"
-            self._journal.note(ViolationKind.LOCK_ORDER, what, frame, begin)
+            begin = self._first[back[0]][back[1]]
+            self._journal.keep(violation(ViolationKind.LOCK_ORDER, what, by, begin))
 
     def _path(self, begin: MonitoredLock, end: MonitoredLock) -> list[MonitoredLock]:
         """Return the locks through which ``end`` was taken after ``begin``; empty if it was not."""
