@@ -15,7 +15,7 @@ from langchain_core.messages import AIMessage
 from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.config import get_stream_writer
 from langgraph.graph import START, MessagesState, StateGraph
-from langgraph.types import interrupt
+from langgraph.types import Interrupt, interrupt
 
 from catenary import (
     Run,
@@ -24,8 +24,12 @@ from catenary import (
     WebSocketBridgeFactory,
     current_run,
 )
+from catenary.answering import Answering
+from catenary.auth import Identity
 from catenary.fold import RunState, RunStatus
-from catenary.integrations.langgraph import MODES, relay
+from catenary.inbound import Source
+from catenary.integrations.interrupts import resumed
+from catenary.integrations.langgraph import MODES, ask, relay, suspend
 from tests.integrations.frameworks.chat_models import ScriptedChat, as_tool
 from tests.integrations.frameworks.graphs import ASKED, graph
 from tests.integrations.frameworks.script import Call, Fail, Hanging, Say, Script
@@ -318,3 +322,55 @@ async def test_an_interrupted_graph_leaves_nothing_open(
     assert child.status is RunStatus.SUSPENDED
     assert [tool.error for tool in child.tools] == ["it waits for an answer"] * 2
     assert run.state.status is RunStatus.COMPLETED
+
+
+@pytest.mark.parametrize(
+    ("value", "question", "kind", "schema"),
+    [
+        ("Which colour?", "Which colour?", "question", None),
+        ({"question": "Sure?", "kind": "approval"}, "Sure?", "approval", None),
+        ({"question": "Size?", "schema": {"type": "integer"}}, "Size?", "question", {"type": "integer"}),
+        ({"n": 1}, '{"n":1}', "question", None),
+    ],
+)  # fmt: skip
+async def test_what_an_interrupt_holds_is_the_question(
+    value: Any,
+    question: str,
+    kind: str,
+    schema: Any,
+    factory: WebSocketBridgeFactory,
+    emitter: UserWebSocketEmitter,
+) -> None:
+    async def node(state: MessagesState) -> dict[str, Any]:
+        return {"messages": [AIMessage(str(interrupt(value)))]}
+
+    made = around(("node", node), checkpointer=InMemorySaver())
+    config = {"configurable": {"thread_id": "t1"}}
+    async with emitter.run() as run:
+        state = await relay(stream_of(made, config), run)
+        asking = asyncio.create_task(ask(run, state))
+        async with asyncio.timeout(5):
+            while not run.state.pending:
+                await asyncio.sleep(0.005)
+        (asked,) = run.state.pending
+        assert (asked.question, asked.kind, asked.schema) == (question, kind, schema)
+        me = Source(identity=Identity(user_id="user_123"), log_id="user_123")
+        await Answering(factory.service).take(me, asked.request_id, "blue", "m1")
+        command = await asking
+        state = await relay(made.astream(command, config, stream_mode=MODES), run)
+        assert await ask(run, state) is None
+    assert run.state.text == "blue"
+
+
+async def test_an_interrupt_of_an_unknown_kind_is_refused(emitter: UserWebSocketEmitter) -> None:
+    async with emitter.run() as run:
+        asked = Interrupt({"question": "x", "kind": "riddle"}, id="i1")
+        with pytest.raises(UsageError, match="kind is one of"):
+            suspend(run, {"__interrupt__": (asked,)})
+
+
+def test_decisions_of_the_middleware_go_through() -> None:
+    """A page may send what LangChain's own interface would."""
+    edit = {"type": "edit", "edited_action": {"name": "delete", "args": {"path": "2"}}}
+    command = resumed([["i1", "decisions"], ["i1", "decisions"], ["i2", "value"]], [edit, False, 7])
+    assert command.resume == {"i1": {"decisions": [edit, {"type": "reject"}]}, "i2": 7}

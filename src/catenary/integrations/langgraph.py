@@ -15,10 +15,13 @@ from collections.abc import AsyncIterable, Collection, Mapping
 from typing import Any, Final, cast
 
 from langchain_core.messages import AIMessage, ToolMessage
-from langgraph.types import Interrupt, StreamMode
+from langgraph.types import Command, Interrupt, StreamMode
 
+from catenary.answering import Answer
 from catenary.errors import UsageError
+from catenary.integrations.answers import ask_all
 from catenary.integrations.chat_messages import Messages, end_tool, usage_of
+from catenary.integrations.interrupts import INTERRUPT, asked_by, resumed
 from catenary.integrations.relay import PARTS, Relay, closing, failure
 from catenary.runs import Run
 
@@ -66,6 +69,49 @@ async def relay(
     return telling.state
 
 
+def suspend(run: Run, state: Any, *, keep: Any = None) -> bool:
+    """
+    End the run with questions, if the graph was interrupted; return whether it was.
+
+    What an interrupt holds is the question: a text, or a dict with ``question``
+    and, if it likes, ``kind`` and ``schema``; of LangChain's middleware for
+    humans in the loop each tool call is an approval. ``keep`` is kept with
+    them, such as the graph's ``thread_id``, and comes back as
+    ``answer.state["keep"]``; ``resume`` makes of the answers what the graph
+    goes on with, in a run of its own. It needs a checkpointer that lasts.
+    """
+    asked = asked_by(state)
+    if asked:
+        places = [one.place for one in asked]
+        run.suspend([one.request for one in asked], state={"places": places, "keep": keep})
+    return bool(asked)
+
+
+def resume(answer: Answer) -> Command[Any]:
+    """Return what the graph goes on with: ``graph.astream(resume(answer), config, …)``."""
+    return resumed(answer.state["places"], answer.answers.values())
+
+
+async def ask(run: Run, state: Any, *, timeout: float | None = None) -> Command[Any] | None:
+    """
+    Ask what the graph was interrupted for, and wait within the run; None if it was not.
+
+    ::
+
+        state = await relay(stream_of(graph, question), run)
+        while command := await ask(run, state):
+            state = await relay(stream_of(graph, command), run)
+
+    Raises:
+        TimeoutError: If nobody answered within ``timeout`` seconds.
+    """
+    asked = asked_by(state)
+    if not asked:
+        return None
+    answers = await ask_all(run, [one.request for one in asked], timeout=timeout)
+    return resumed([one.place for one in asked], answers)
+
+
 def _told(chunk: object) -> tuple[_Path, str, Any]:
     """Return whose, of which mode and what a chunk is, of either version of the stream."""
     if isinstance(chunk, tuple) and len(chunk) == 3:
@@ -75,12 +121,9 @@ def _told(chunk: object) -> tuple[_Path, str, Any]:
     if isinstance(chunk, dict) and chunk.keys() >= {"type", "ns", "data"}:
         data = chunk["data"]
         if chunk.get("interrupts"):
-            data = {**data, _INTERRUPT: chunk["interrupts"]}
+            data = {**data, INTERRUPT: chunk["interrupts"]}
         return chunk["ns"], chunk["type"], data
     raise UsageError("relay() takes graph.astream(…, stream_mode=MODES, subgraphs=True)")
-
-
-_INTERRUPT = "__interrupt__"
 
 
 class _Telling:
@@ -102,7 +145,7 @@ class _Telling:
     def state(self) -> Any:
         if not self._interrupts or not isinstance(self._values, dict):
             return self._values
-        return {**self._values, _INTERRUPT: tuple(self._interrupts.values())}
+        return {**self._values, INTERRUPT: tuple(self._interrupts.values())}
 
     @property
     def is_interrupted(self) -> bool:
@@ -127,7 +170,7 @@ class _Telling:
     def _keep(self, values: Any) -> None:
         self._values = values
         if isinstance(values, dict):
-            for interrupt in values.get(_INTERRUPT, ()):
+            for interrupt in values.get(INTERRUPT, ()):
                 self._interrupts[interrupt.id] = interrupt
 
     def _is_shown(self, path: _Path, node: str | None = None) -> bool:

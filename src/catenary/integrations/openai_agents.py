@@ -10,7 +10,7 @@ OpenAI Agents SDK: what a streamed run tells, in a run of the log.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from typing import Any, Final
 
 from agents import (
@@ -21,15 +21,35 @@ from agents import (
     RunHooks,
     RunItemStreamEvent,
     RunResultStreaming,
+    RunState,
     Tool,
     default_tool_error_function,
 )
-from agents.items import HandoffCallItem, HandoffOutputItem, ToolCallItem, ToolCallOutputItem
+from agents.items import (
+    HandoffCallItem,
+    HandoffOutputItem,
+    ToolApprovalItem,
+    ToolCallItem,
+    ToolCallOutputItem,
+)
 from agents.tool_context import ToolContext
 
+from catenary.answering import Answer
 from catenary.context import new_id
-from catenary.integrations.relay import PARTS, Part, Relay, closing, failure, parsed
+from catenary.events import InputKind, InputRequested
+from catenary.integrations.answers import ask_all, reason_of
+from catenary.integrations.relay import (
+    DENIED,
+    PARTS,
+    Part,
+    Relay,
+    closing,
+    failure,
+    fitting,
+    parsed,
+)
 from catenary.integrations.usage import Usage
+from catenary.questions import is_approved, request
 from catenary.runs import Run
 
 _TEXT: Final = frozenset({"response.output_text.delta", "response.refusal.delta"})
@@ -118,6 +138,73 @@ class RelayHooks(RunHooks[Any]):
             await self.telling.end(context.tool_call_id, result)
 
 
+def suspend(run: Run, result: RunResultStreaming) -> bool:
+    """
+    End the run with questions, if the agent waits for approvals of its user.
+
+    Returns whether it does. The state of the agent is kept with them, at most
+    256 KiB; ``resume`` makes of the answers what it goes on with, in a run of
+    its own.
+
+    Raises:
+        EventTooLarge: If the state is over the limit.
+    """
+    if result.interruptions:
+        run.suspend(
+            [_request(item) for item in result.interruptions],
+            state={"agent": result.to_state().to_json()},
+        )
+    return bool(result.interruptions)
+
+
+async def resume(answer: Answer, agent: Agent[Any]) -> RunState[Any]:
+    """Return what ``Runner.run_streamed(agent, …)`` goes on with; ``agent`` is the first one."""
+    state = await RunState.from_json(agent, answer.state["agent"])
+    _decide(state, state.get_interruptions(), answer.answers.values())
+    return state
+
+
+async def ask(
+    run: Run, result: RunResultStreaming, *, timeout: float | None = None
+) -> RunState[Any] | None:
+    """
+    Ask for the approvals that the agent waits for, and wait within the run; None if for none.
+
+    ::
+
+        result = await relay(Runner.run_streamed(agent, question), run)
+        while state := await ask(run, result):
+            result = await relay(Runner.run_streamed(agent, state), run)
+
+    Raises:
+        TimeoutError: If nobody answered within ``timeout`` seconds.
+    """
+    if not result.interruptions:
+        return None
+    answers = await ask_all(run, map(_request, result.interruptions), timeout=timeout)
+    state = result.to_state()
+    _decide(state, result.interruptions, answers)
+    return state
+
+
+def _request(item: ToolApprovalItem) -> InputRequested:
+    given = _field(item.raw_item, "arguments")
+    return request(
+        kind=InputKind.APPROVAL,
+        tool_call_id=fitting(item.call_id) if item.call_id else None,
+        tool_name=item.tool_name,
+        tool_input=parsed(given),
+    )
+
+
+def _decide(state: RunState[Any], items: list[ToolApprovalItem], answers: Iterable[Any]) -> None:
+    for item, answer in zip(items, answers, strict=True):
+        if is_approved(answer):
+            state.approve(item)
+        else:
+            state.reject(item, rejection_message=reason_of(answer))
+
+
 class Telling:
     """What one streamed run tells, one event after the other."""
 
@@ -187,10 +274,13 @@ class Telling:
 
     async def end(self, call: str, output: object) -> None:
         name, given = self._asked(call)
+        error = failure() if output == _FAILED else None
+        if self._result.context_wrapper.is_tool_approved(name, call) is False:
+            error = DENIED
         await self._to.end_tool(
             call,
             output,
-            error=failure() if output == _FAILED else None,
+            error=error,
             name=name,
             tool_input=parsed(given),
             of=self._of,

@@ -10,14 +10,19 @@ Pydantic AI: the events of an agent's run, in a run of the log.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterable, Collection
+from collections.abc import AsyncIterable, Collection, Iterable, Mapping
 from contextlib import AbstractAsyncContextManager
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, Self, TypedDict, TypeVar
 
+import msgspec
 from pydantic_ai import (
     AgentRunResult,
+    DeferredToolRequests,
     DeferredToolRequestsEvent,
+    DeferredToolResults,
+    ModelMessage,
+    ModelMessagesTypeAdapter,
     NativeToolCallPart,
     NativeToolReturnPart,
     PartDeltaEvent,
@@ -28,17 +33,32 @@ from pydantic_ai import (
     TextPartDelta,
     ThinkingPart,
     ThinkingPartDelta,
+    ToolApproved,
     ToolCallPart,
     ToolCallPartDelta,
+    ToolDenied,
     ToolReturnPart,
 )
 from pydantic_ai.agent import AgentRunEvents
 from pydantic_ai.messages import ToolCallEvent, ToolResultEvent
 
+from catenary.answering import Answer
 from catenary.context import new_id
 from catenary.encoding import encode
-from catenary.integrations.relay import PARTS, WAITS, Part, Relay, failure, parsed
+from catenary.events import InputKind, InputRequested
+from catenary.integrations.answers import ask_all, reason_of
+from catenary.integrations.relay import (
+    DENIED,
+    PARTS,
+    WAITS,
+    Part,
+    Relay,
+    failure,
+    fitting,
+    parsed,
+)
 from catenary.integrations.usage import Usage
+from catenary.questions import is_approved, request
 from catenary.runs import Run
 
 T = TypeVar("T")
@@ -104,6 +124,96 @@ class RelayHandler:
         self._relay.leave(error)
         if self._usage is not None:
             self._relay.add_usage(_usage(self._usage))
+
+
+class Resumed(TypedDict):
+    """What ``agent.run_stream_events(…)`` takes to go on after its user's answers."""
+
+    message_history: list[ModelMessage]
+    deferred_tool_results: DeferredToolResults
+
+
+def suspend(run: Run, result: AgentRunResult[Any]) -> bool:
+    """
+    End the run with questions, if the agent's output is what it asks its user.
+
+    Returns whether it is. Each approval and each deferred call is a question,
+    and the agent's messages are kept with them, at most 256 KiB; ``resume``
+    makes of the answers what the agent goes on with, in a run of its own.
+
+    Raises:
+        EventTooLarge: If the messages are over the limit.
+    """
+    asked = _requests(result)
+    if asked:
+        messages = msgspec.Raw(result.all_messages_json())
+        run.suspend(list(asked.values()), state={"calls": list(asked), "messages": messages})
+    return bool(asked)
+
+
+def resume(answer: Answer) -> Resumed:
+    """Return what the agent goes on with: ``agent.run_stream_events(**resume(answer))``."""
+    return Resumed(
+        message_history=ModelMessagesTypeAdapter.validate_python(answer.state["messages"]),
+        deferred_tool_results=_results(
+            dict(zip(answer.state["calls"], answer.requests, strict=True)), answer.answers.values()
+        ),
+    )
+
+
+async def ask(
+    run: Run, result: AgentRunResult[Any], *, timeout: float | None = None
+) -> Resumed | None:
+    """
+    Ask what the agent asks its user, and wait within the run; None if it asks nothing.
+
+    ::
+
+        result = await relay(agent.run_stream_events(question), run)
+        while answers := await ask(run, result):
+            result = await relay(agent.run_stream_events(**answers), run)
+
+    Raises:
+        TimeoutError: If nobody answered within ``timeout`` seconds.
+    """
+    asked = _requests(result)
+    if not asked:
+        return None
+    answers = await ask_all(run, asked.values(), timeout=timeout)
+    return Resumed(
+        message_history=result.all_messages(), deferred_tool_results=_results(asked, answers)
+    )
+
+
+def _requests(result: AgentRunResult[Any]) -> dict[str, InputRequested]:
+    """Return the questions to the user, by the ids of the calls that wait for them."""
+    deferred = result.output
+    if not isinstance(deferred, DeferredToolRequests):
+        return {}
+    kinds = [(InputKind.APPROVAL, deferred.approvals), (InputKind.QUESTION, deferred.calls)]
+    return {
+        part.tool_call_id: request(
+            kind=kind,
+            tool_call_id=fitting(part.tool_call_id),
+            tool_name=part.tool_name,
+            tool_input=parsed(part.args),
+        )
+        for kind, parts in kinds
+        for part in parts
+    }
+
+
+def _results(asked: Mapping[str, InputRequested], answers: Iterable[Any]) -> DeferredToolResults:
+    results = DeferredToolResults()
+    for (call, one), answer in zip(asked.items(), answers, strict=True):
+        if one.kind is InputKind.QUESTION:
+            results.calls[call] = answer
+        elif is_approved(answer):
+            results.approvals[call] = ToolApproved()
+        else:
+            reason = reason_of(answer)
+            results.approvals[call] = ToolDenied(reason) if reason else ToolDenied()
+    return results
 
 
 class _Telling:
@@ -175,7 +285,7 @@ class _Telling:
         )
 
 
-_OUTCOMES = {"denied": "it was denied", "retried": "it is tried again"}
+_OUTCOMES = {"denied": DENIED, "retried": "it is tried again"}
 
 
 def _usage(usage: RunUsage) -> Usage:

@@ -44,6 +44,9 @@ PIECE_CHARACTERS = 16 * 1024
 WAITS = "it waits for an answer"
 """Why a call that needs its user has ended: another one follows the answer."""
 
+DENIED = "it was denied"
+"""Why a call that its user did not approve has ended."""
+
 T = TypeVar("T")
 
 

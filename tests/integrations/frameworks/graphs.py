@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from typing import Any
 
+from langchain.agents import create_agent
+from langchain.agents.middleware import HumanInTheLoopMiddleware
+from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.graph import START, MessagesState, StateGraph
 from langgraph.graph.state import CompiledStateGraph
 from langgraph.prebuilt import ToolNode, tools_condition
 
 from catenary import Run
-from catenary.integrations.langgraph import MODES, relay
+from catenary.answering import Answer
+from catenary.integrations.langgraph import MODES, ask, relay, resume, suspend
 from catenary.integrations.relay import PARTS
+from tests.integrations.frameworks.cautious import SCRIPT, delete
 from tests.integrations.frameworks.chat_models import ScriptedChat, as_tool
 from tests.integrations.frameworks.script import Turn
 
@@ -50,3 +55,33 @@ async def answer(
     stream = graph(turns, tools).astream(ASKED, stream_mode=MODES, subgraphs=True)
     state = await relay(stream, run, parts=parts)
     return str(state["messages"][-1].text)
+
+
+class CautiousAgent:
+    """An agent of LangChain, with its middleware for humans in the loop."""
+
+    def __init__(self, mode: Any = "batched") -> None:
+        gate: Any = HumanInTheLoopMiddleware(interrupt_on={"delete": True}, interrupt_mode=mode)
+        self.graph = create_agent(
+            ScriptedChat(turns=list(SCRIPT)),
+            [as_tool(delete)],
+            middleware=[gate],
+            checkpointer=InMemorySaver(),
+        )
+
+    def stream(self, given: Any, thread_id: str | None) -> AsyncIterator[Any]:
+        config: Any = {"configurable": {"thread_id": thread_id}}
+        return self.graph.astream(given, config, stream_mode=MODES, subgraphs=True)
+
+    async def ask(self, run: Run) -> None:
+        state = await relay(self.stream(ASKED, run.thread_id), run)
+        while command := await ask(run, state):
+            state = await relay(self.stream(command, run.thread_id), run)
+
+    async def suspend(self, run: Run) -> None:
+        state = await relay(self.stream(ASKED, run.thread_id), run)
+        assert suspend(run, state, keep=run.thread_id)
+
+    async def resume(self, run: Run, answer: Answer) -> None:
+        state = await relay(self.stream(resume(answer), answer.state["keep"]), run)
+        assert not suspend(run, state)

@@ -38,8 +38,10 @@ from openai.types.responses.response_reasoning_item import Summary
 from openai.types.responses.response_usage import InputTokensDetails, OutputTokensDetails
 
 from catenary import Run
-from catenary.integrations.openai_agents import RelayHooks, relay
+from catenary.answering import Answer
+from catenary.integrations.openai_agents import RelayHooks, ask, relay, resume, suspend
 from catenary.integrations.relay import PARTS
+from tests.integrations.frameworks.cautious import SCRIPT, delete
 from tests.integrations.frameworks.script import (
     INPUT_TOKENS,
     OUTPUT_TOKENS,
@@ -245,3 +247,23 @@ async def answer_with_hooks(
     streamed = Runner.run_streamed(agent(turns, tools), "Which?", hooks=hooks)
     result = await relay(streamed, run, parts=parts, hooks=hooks)
     return str(result.final_output)
+
+
+class CautiousAgent:
+    """An agent with a tool that needs an approval."""
+
+    def __init__(self) -> None:
+        tool = as_tool(delete, needs_approval=True)
+        self.agent: Agent[Any] = Agent(name="cleaner", model=model(SCRIPT), tools=[tool])
+
+    async def ask(self, run: Run) -> None:
+        result = await relay(Runner.run_streamed(self.agent, "Which?"), run)
+        while state := await ask(run, result):
+            result = await relay(Runner.run_streamed(self.agent, state), run)
+
+    async def suspend(self, run: Run) -> None:
+        assert suspend(run, await relay(Runner.run_streamed(self.agent, "Which?"), run))
+
+    async def resume(self, run: Run, answer: Answer) -> None:
+        state = await resume(answer, self.agent)
+        assert not suspend(run, await relay(Runner.run_streamed(self.agent, state), run))

@@ -7,7 +7,7 @@ import inspect
 from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from typing import Any
 
-from pydantic_ai import Agent, ModelRetry
+from pydantic_ai import Agent, DeferredToolRequests, ModelRetry
 from pydantic_ai.messages import ModelMessage, ModelResponse
 from pydantic_ai.models.function import (
     AgentInfo,
@@ -19,8 +19,10 @@ from pydantic_ai.models.function import (
 )
 
 from catenary import Run
-from catenary.integrations.pydantic_ai import RelayHandler, relay
+from catenary.answering import Answer
+from catenary.integrations.pydantic_ai import RelayHandler, ask, relay, resume, suspend
 from catenary.integrations.relay import PARTS
+from tests.integrations.frameworks.cautious import SCRIPT, delete
 from tests.integrations.frameworks.script import Call, Refused, Think, Turn, playing
 
 
@@ -98,3 +100,25 @@ async def answer_with_handler(
     async with RelayHandler(run, parts=parts) as handler:
         result = await agent(turns, tools).run("Which?", event_stream_handler=handler)
     return result.output
+
+
+class CautiousAgent:
+    """An agent with a tool that requires an approval."""
+
+    def __init__(self) -> None:
+        self.agent: Agent[None, str | DeferredToolRequests] = Agent(
+            model(SCRIPT), output_type=[str, DeferredToolRequests]
+        )
+        self.agent.tool_plain(requires_approval=True)(delete)
+
+    async def ask(self, run: Run) -> None:
+        result = await relay(self.agent.run_stream_events("Which?"), run)
+        while answers := await ask(run, result):
+            result = await relay(self.agent.run_stream_events(**answers), run)
+
+    async def suspend(self, run: Run) -> None:
+        assert suspend(run, await relay(self.agent.run_stream_events("Which?"), run))
+
+    async def resume(self, run: Run, answer: Answer) -> None:
+        result = await relay(self.agent.run_stream_events(**resume(answer)), run)
+        assert not suspend(run, result)
