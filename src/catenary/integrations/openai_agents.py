@@ -68,7 +68,7 @@ _HOSTED: Final = frozenset(
 """Calls that the model's provider makes: they are told of when they have ended."""
 
 _FAILED: Final = default_tool_error_function(RunContextWrapper(None), Exception())
-"""What the SDK tells the model of a tool that raised."""
+"""How the SDK begins to tell the model of a tool that raised."""
 
 
 async def relay(
@@ -274,7 +274,8 @@ class Telling:
 
     async def end(self, call: str, output: object) -> None:
         name, given = self._asked(call)
-        error = failure() if output == _FAILED else None
+        is_failure = isinstance(output, str) and output.startswith(_FAILED)
+        error = failure() if is_failure else None
         if self._result.context_wrapper.is_tool_approved(name, call) is False:
             error = DENIED
         await self._to.end_tool(

@@ -277,10 +277,12 @@ class _Telling:
             await self._to.say_input(text, message_id=self._message_id, tool_call_id=call)
 
     async def _result(self, part: ToolReturnPart | NativeToolReturnPart) -> None:
+        # Before 2.60 the part that asks for another try was one without an outcome.
+        outcome = getattr(part, "outcome", "retried")
         await self._to.end_tool(
             part.tool_call_id,
             part.content,
-            error=None if part.outcome == "success" else _OUTCOMES.get(part.outcome, failure()),
+            error=None if outcome == "success" else _OUTCOMES.get(outcome, failure()),
             name=part.tool_name,
         )
 
