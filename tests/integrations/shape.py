@@ -60,3 +60,13 @@ def documented() -> list[Row]:
         Row(type, message.strip(), call.strip("` "), fields.replace("`", "").strip())
         for type, message, call, fields in rows
     ]
+
+
+def said(message: int) -> Row:
+    """Return the row of a message's text."""
+    return Row("agent_delta", str(message), "", "delta, message_id, part text")
+
+
+def thought(message: int) -> Row:
+    """Return the row of a message's reasoning."""
+    return Row("agent_delta", str(message), "", "delta, message_id, part reasoning")

@@ -47,7 +47,9 @@ def _asked(interrupt: Interrupt[Any]) -> list[Asked]:
         ]
     if isinstance(value, dict) and value.get("type") == "tool_approval":
         return [Asked(interrupt.id, "decision", _approval(value))]
-    return [Asked(interrupt.id, "value", _question(value, getattr(interrupt, "response_schema", None)))]
+    return [
+        Asked(interrupt.id, "value", _question(value, getattr(interrupt, "response_schema", None)))
+    ]
 
 
 def _approval(action: dict[str, Any]) -> InputRequested:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 import importlib
 from collections.abc import Callable, Collection, Sequence
 from typing import Any, NamedTuple, Protocol, cast
@@ -25,12 +26,27 @@ class Answer(Protocol):
     ) -> str: ...
 
 
+class Trait(enum.Enum):
+    """What a framework can do, and not every one."""
+
+    REASONS = enum.auto()
+    """It tells of the reasoning of models."""
+    RAISES = enum.auto()
+    """What a tool raises can end the agent."""
+    STOPS = enum.auto()
+    """Its models and tools are tasks, which can be cancelled."""
+
+
+ALL = frozenset(Trait)
+
+
 class Way(NamedTuple):
     """One way from a framework into a log."""
 
     package: str
     module: str
     function: str = "answer"
+    traits: frozenset[Trait] = ALL
 
     def load(self) -> Answer:
         """Return it; skip the test where the framework is not installed."""
@@ -47,4 +63,11 @@ WAYS = {
     "pydantic-ai, handler": Way("pydantic_ai", "pydantic_agents", "answer_with_handler"),
     "openai-agents": Way("agents", "openai_agents"),
     "openai-agents, hooks": Way("agents", "openai_agents", "answer_with_hooks"),
+    "claude-agent-sdk": Way("claude_agent_sdk", "claude_agents", traits=ALL - {Trait.RAISES}),
+    "smolagents": Way("smolagents", "small_agents", traits=frozenset()),
 }
+
+
+def ways(trait: Trait) -> list[str]:
+    """Return the names of the ways that have a trait."""
+    return [name for name, way in WAYS.items() if trait in way.traits]
