@@ -7,8 +7,13 @@ import asyncio
 import json
 import os
 import resource
+import shutil
+import socket
+import subprocess
 import tempfile
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from catenary import UserWebSocketEmitter, WebSocketBridgeFactory
@@ -71,6 +76,60 @@ async def one_by_one(
     return quantiles(found)
 
 
+def free_port() -> int:
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        return int(sock.getsockname()[1])
+
+
+def wait_for(port: int) -> None:
+    deadline = time.monotonic() + 10
+    while True:
+        try:
+            socket.create_connection(("127.0.0.1", port)).close()
+        except OSError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.02)
+        else:
+            return
+
+
+def cpu_of(process: int) -> float:
+    """Return the CPU seconds that another process has used."""
+    fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+@contextmanager
+def redis(folder: str, *options: str) -> Iterator[tuple[str, int]]:
+    """Start a Redis of its own; gives its URL and its process."""
+    port = free_port()
+    command = ["redis-server", "--port", str(port), "--bind", "127.0.0.1", "--dir", folder]
+    with subprocess.Popen([*command, "--save", "", *options], stdout=subprocess.DEVNULL) as server:
+        try:
+            wait_for(port)
+            yield f"redis://127.0.0.1:{port}/0", server.pid
+        finally:
+            server.kill()
+
+
+async def measure(
+    name: str, url: str, options: argparse.Namespace, store_cpu: Callable[[], float] | None = None
+) -> None:
+    async with WebSocketBridgeFactory(log=url) as factory:
+        emitters = [await factory.create_user_emitter(f"user_{n}") for n in range(100)]
+        before = store_cpu() if store_cpu is not None else 0.0
+        appended = factory.log.events_appended
+        result = await saturate(emitters, options.seconds)
+        if store_cpu is not None:
+            count = factory.log.events_appended - appended
+            result["store_cpu_us_per_event"] = round((store_cpu() - before) * 1e6 / count, 2)
+        await asyncio.sleep(0.5)
+        result |= await one_by_one(emitters[0], options.seconds, 1000)
+        print(json.dumps({"log": name, **result}), flush=True)
+
+
 async def main(options: argparse.Namespace) -> None:
     with tempfile.TemporaryDirectory(dir=options.folder) as folder:
         print(json.dumps({"bare_flush": bare_flushes(Path(folder))}))
@@ -79,12 +138,19 @@ async def main(options: argparse.Namespace) -> None:
             ("sqlite process", f"sqlite:///{folder}/process.db?durability=process"),
             ("sqlite power", f"sqlite:///{folder}/power.db"),
         ):
-            async with WebSocketBridgeFactory(log=url) as factory:
-                emitters = [await factory.create_user_emitter(f"user_{n}") for n in range(100)]
-                result = await saturate(emitters, options.seconds)
-                await asyncio.sleep(0.5)
-                result |= await one_by_one(emitters[0], options.seconds, 1000)
-                print(json.dumps({"log": name, **result}), flush=True)
+            await measure(name, url, options)
+        if shutil.which("redis-server") is None:
+            print(json.dumps({"log": "redis", "skipped": "redis-server is not installed"}))
+            return
+        for name, more in (
+            ("redis", ()),
+            ("redis everysec", ("--appendonly", "yes")),
+            ("redis always", ("--appendonly", "yes", "--appendfsync", "always")),
+        ):
+            own = Path(folder) / name.replace(" ", "-")
+            own.mkdir()
+            with redis(str(own), *more) as (url, process):
+                await measure(name, url, options, lambda process=process: cpu_of(process))
 
 
 if __name__ == "__main__":

@@ -52,7 +52,7 @@ ROWS = [
     {"verbs", "auth", "tickets", "questions"},
     {"voice", "voices", "threads"},
     {"eventlog", "observe"},
-    {"wires", "session", "context", "redaction", "transport"},
+    {"wires", "session", "context", "redaction", "transport", "inquiries"},
     {"record", "envelope", "fold", "run_state", "grammar", "limits"},
     {"encoding", "events"},
     {"position"},

@@ -17,7 +17,7 @@ from catenary.context import UserWebSocketContext, check_id
 from catenary.emitter import UserWebSocketEmitter
 from catenary.encoding import encode
 from catenary.errors import EventTooLarge, LogError, ProtocolError, UsageError
-from catenary.eventlog.model import ClaimState
+from catenary.eventlog.model import Claim, ClaimState
 from catenary.events import EventType, UserMessage
 from catenary.manager import WebSocketManager
 from catenary.session import ClientMessage
@@ -26,6 +26,9 @@ from catenary.voice import Redactor
 
 SYNC_THREADS = 64
 SYNC_PER_USER = 4
+ELSEWHERE_SECONDS = 0.05
+ELSEWHERE_LIMIT_SECONDS = 1.0
+"""A message that another node handles is asked for again after so long."""
 
 
 class Message(msgspec.Struct, frozen=True, kw_only=True):
@@ -199,7 +202,7 @@ class MessageHandlerService:
     ) -> tuple[bytes, str]:
         """Start the handler, unless it was started before; nobody else here does this one."""
         log, key = self.manager.log, (source.log_id, str(message.id))
-        claim = await log.claim_command(*key, digest)
+        claim = await self._claimed(key, digest)
         if claim.state is ClaimState.DONE and claim.reply is not None:
             return claim.reply, "repeat"
         if claim.state is ClaimState.CONFLICT:
@@ -217,6 +220,19 @@ class MessageHandlerService:
         log.handlings.leave(key, None)
         reply, result = await self._run(registered, source, message)
         return await self._finished(key, reply), result
+
+    async def _claimed(self, key: tuple[str, str], digest: bytes) -> Claim:
+        """Claim a message; while another node handles it, wait for that one's reply."""
+        wait, waited = ELSEWHERE_SECONDS, 0.0
+        while True:
+            claim = await self.manager.log.claim_command(*key, digest)
+            if claim.state is not ClaimState.ELSEWHERE:
+                return claim
+            if waited > self.config.timeout + ELSEWHERE_LIMIT_SECONDS:
+                raise _given_up()
+            await asyncio.sleep(wait)
+            waited += wait
+            wait = min(2 * wait, ELSEWHERE_LIMIT_SECONDS)
 
     async def _finished(self, key: tuple[str, str], reply: bytes) -> bytes:
         """Store a reply, or remember it for the repeat."""

@@ -19,9 +19,9 @@ from catenary.context import ConnectionStatus
 from catenary.errors import CloseCode
 from catenary.eventlog.base import EventLog
 from catenary.hub import Hub
+from catenary.inquiries import ConnectionInfo, Disconnect, Look, Looked, decode_question
 from catenary.limits import Limits
 from catenary.observe.counters import Counters
-from catenary.position import Position
 from catenary.supervisor import Supervisor
 
 logger = logging.getLogger("catenary.manager")
@@ -31,28 +31,14 @@ TICKS_AN_INTERVAL = 5
 A = TypeVarTuple("A")
 
 
-class ConnectionInfo(msgspec.Struct, frozen=True, kw_only=True):
-    """What can be told of one connection. Times in seconds."""
-
-    connection_id: str
-    user_id: str
-    session_id: str | None
-    log_id: str
-    status: ConnectionStatus
-    position: Position
-    lag: int
-    """How many events the log has beyond this cursor."""
-    silent_for: float
-    opened_at: float
-
-
 class WebSocketManager:
     """
-    Knows the live connections of this process, on every loop.
+    Knows the live connections of this process, on every loop, and asks the other nodes for theirs.
 
     Made by the factory; ``get_websocket_manager()`` returns the one of the
     process. Methods that look may be called from any thread; connections are
-    closed on their own loops.
+    closed on their own loops. On a log that several nodes share, what a node
+    does not answer within a second is left out.
     """
 
     def __init__(
@@ -66,6 +52,7 @@ class WebSocketManager:
         self._by_user: defaultdict[str, dict[Connection, None]] = defaultdict(dict)
         self._lock = threading.Lock()
         self.waiting_for_auth = 0
+        log.nodes.answerers.add(self)
 
     # Joining and leaving
 
@@ -99,8 +86,11 @@ class WebSocketManager:
                 for other in self._by_user[user_id]
                 if other is not connection and other.session.status not in _ENDING
             ]
+            is_new = connection not in self._by_user[user_id]
             self._by_user[user_id][connection] = None
             self.counters.connections_opened += 1
+        if is_new:
+            self.log.nodes.arrived(user_id)
         limit = self.limits.connections_per_user
         if len(others) >= limit:
             silent = min(others, key=lambda other: other.transport.last_heard)
@@ -111,11 +101,12 @@ class WebSocketManager:
         """Forget a connection. Idempotent."""
         with self._lock:
             connections = self._by_user.get(user_id)
-            if connections is None:
+            if connections is None or connection not in connections:
                 return
-            connections.pop(connection, None)
+            del connections[connection]
             if not connections:
                 del self._by_user[user_id]
+        self.log.nodes.left(user_id)
 
     # Looking
 
@@ -135,7 +126,25 @@ class WebSocketManager:
     def connections(self, user_id: str | None = None) -> list[ConnectionInfo]:
         """Return what is known of a user's connections here, or of all."""
         chosen = self._all() if user_id is None else list(self._by_user.get(user_id, ()))
-        return [_info(connection) for connection in chosen]
+        node = self.log.holder
+        return [_info(connection, node) for connection in chosen]
+
+    async def everywhere(self, user_id: str | None = None) -> Looked:
+        """Return what is known of a user's connections on all nodes, and of messages at work."""
+        looked = Looked()
+        for answer in await self.log.nodes.ask(msgspec.json.encode(Look(user_id=user_id))):
+            found = msgspec.json.decode(answer, type=Looked)
+            looked.connections.extend(found.connections)
+            looked.handlers.extend(found.handlers)
+        return looked
+
+    def answer(self, question: bytes) -> bytes | None:
+        """Answer what a node asks all others. Thread-safe."""
+        asked = decode_question(question)
+        if isinstance(asked, Look):
+            looked = Looked(self.connections(asked.user_id), self.log.handlings.keys)
+            return msgspec.json.encode(looked)
+        return msgspec.json.encode(self._disconnect(asked))
 
     def lags(self) -> list[int]:
         """Return, for each open connection, how many events the log has beyond its cursor."""
@@ -158,8 +167,8 @@ class WebSocketManager:
         )
 
     async def is_online(self, user_id: str) -> bool:
-        """Whether a connection of this user is open."""
-        return bool(self._by_user.get(user_id))
+        """Whether a connection of this user is open, on whatever node."""
+        return await self.log.nodes.is_present(user_id)
 
     async def disconnect(
         self,
@@ -169,15 +178,20 @@ class WebSocketManager:
         code: CloseCode = CloseCode.FORBIDDEN,
         reason: str = "disconnected by the application",
     ) -> int:
-        """Close a user's connections, or those of one session; returns how many."""
+        """Close a user's connections on all nodes, or those of one session; returns how many."""
+        asked = Disconnect(user_id=user_id, session_id=session_id, code=code, reason=reason)
+        answers = await self.log.nodes.ask(msgspec.json.encode(asked))
+        return sum(msgspec.json.decode(answer, type=int) for answer in answers)
+
+    def _disconnect(self, asked: Disconnect) -> int:
         chosen = [
             connection
-            for connection in list(self._by_user.get(user_id, ()))
-            if session_id is None
-            or (connection.identity and connection.identity.session_id == session_id)
+            for connection in list(self._by_user.get(asked.user_id, ()))
+            if asked.session_id is None
+            or (connection.identity and connection.identity.session_id == asked.session_id)
         ]
         for connection in chosen:
-            on_its_loop(connection, connection.close, code, reason)
+            on_its_loop(connection, connection.close, CloseCode(asked.code), asked.reason)
         return len(chosen)
 
     # Time
@@ -238,10 +252,11 @@ def on_its_loop(connection: Connection, act: Callable[[Unpack[A]], None], *argum
         loop.call_soon_threadsafe(act, *arguments)
 
 
-def _info(connection: Connection) -> ConnectionInfo:
+def _info(connection: Connection, node: str) -> ConnectionInfo:
     identity = connection.identity
     return ConnectionInfo(
         connection_id=connection.session.connection_id,
+        node=node,
         user_id=identity.user_id if identity is not None else "",
         session_id=identity.session_id if identity is not None else None,
         log_id=connection.log_id,

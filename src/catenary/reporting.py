@@ -21,6 +21,7 @@ logger = logging.getLogger("catenary.runs")
 RunEndHandler = Callable[[RunState], Awaitable[None] | None]
 
 RETRY_SECONDS = 5.0
+ORPHANS_SECONDS = 30.0
 PAGE = 100
 TOLD_REMEMBERED = 10_000
 
@@ -31,8 +32,9 @@ class RunReporter:
 
     The log keeps which runs were reported, so a run that ended while no
     process lived is reported by the next one. A handler that raises is tried
-    again. Where several bridges share a log, a run counts as reported when all
-    of them have dealt with it.
+    again. Where several bridges of a process share a log, a run counts as
+    reported when all of them have dealt with it. Of several nodes one reports
+    a run; those without a handler leave it to the others.
     """
 
     def __init__(self, log: EventLog, counters: Counters) -> None:
@@ -70,14 +72,21 @@ class RunReporter:
         wake = asyncio.Event()
         self._signal = (asyncio.get_running_loop(), wake)
         while True:
-            wait = None if await self._report_all() else RETRY_SECONDS
+            wait = self._patience if await self._report_all() else RETRY_SECONDS
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(wait):
                     await wake.wait()
             wake.clear()
 
+    @property
+    def _patience(self) -> float | None:
+        """After how many seconds to look again for what other nodes have left; None: never."""
+        return ORPHANS_SECONDS if self._log.is_shared else None
+
     async def _report_all(self) -> bool:
         """Report what is there; returns whether all of it was taken."""
+        if self._log.is_shared and not self.handlers:
+            return True
         is_moving = True
         try:
             while is_moving:

@@ -73,12 +73,14 @@ class Run(RunVerbs):
 
     def announce(self) -> None:
         """Emit ``agent_started``, before the run is entered. Raises as the verb does."""
-        held = self.emitter.stream.runs.get(self.run_id)
-        if self._takeover and held is not None and held.is_open:
-            self._held = held
+        log, stream = self.emitter.log, self.emitter.stream
+        held = stream.runs.get(self.run_id)
+        is_held = held is not None and held.is_open
+        if self._takeover and (is_held or log.take_over(stream, self.run_id)):
+            self._held = stream.runs[self.run_id]
         else:
             continues = None
-            if self._takeover and self.emitter.log.knows_run(self.emitter.stream, self.run_id):
+            if self._takeover and log.knows_run(stream, self.run_id):
                 continues, self.run_id = self.run_id, new_id("run")
             self.emitter.agent_started(
                 self.agent_name,
@@ -87,7 +89,7 @@ class Run(RunVerbs):
                 parent_run_id=self._parent_run_id,
                 continues_run_id=continues,
             )
-            self._held = self.emitter.stream.runs[self.run_id]
+            self._held = stream.runs[self.run_id]
         self._held.owner = id(self)
         self.emitter.run_opened(self)
 

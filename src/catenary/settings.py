@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import ipaddress
 import os
-import re
 import secrets
 from collections.abc import Mapping
 from pathlib import Path
@@ -27,6 +26,7 @@ from catenary.auth import JwtVerifier
 from catenary.errors import ConfigError
 from catenary.eventlog.base import EventLog
 from catenary.eventlog.model import Durability
+from catenary.eventlog.urls import without_secrets
 from catenary.factory import RUN_DRAIN_TIMEOUT
 from catenary.limits import Limits
 from catenary.observe.monitoring import MONITORING, Monitoring
@@ -87,7 +87,7 @@ class Settings(BaseSettings):
     # The event log
 
     log: Annotated[str, Field(repr=False)] = "memory://"
-    """The event log: memory://, sqlite:///events.db."""
+    """The event log: memory://, sqlite:///events.db, redis://host:6379/0."""
     durability: Literal["any", "process", "power"] = "any"
     """What an acknowledged event must survive; the server refuses to start on a log below it."""
 
@@ -309,22 +309,22 @@ def verifier(settings: Settings) -> JwtVerifier:
     )
 
 
-_ORDER = [Durability.MEMORY, Durability.PROCESS, Durability.POWER]
+def required_durability(settings: Settings) -> Durability | None:
+    """Return what an acknowledged event must survive; None if that is not asked."""
+    return None if settings.durability == "any" else Durability(settings.durability)
 
 
 def check_durability(settings: Settings, log: EventLog) -> None:
     """
-    Refuse a log that keeps less than was asked for.
+    Refuse a log that keeps less than was asked for; one that tells only when it opens, then.
 
     Raises:
         ConfigError: If so, with what to do.
     """
-    if settings.durability == "any":
-        return
-    wanted = Durability(settings.durability)
-    if _ORDER.index(log.durability) < _ORDER.index(wanted):
+    wanted = log.required = required_durability(settings)
+    if wanted is not None and not log.is_shared and log.durability.is_below(wanted):
         raise ConfigError(
-            f"{env_name('durability')} asks for {wanted}, and {log.url.partition('?')[0]} gives "
+            f"{env_name('durability')} asks for {wanted}, and {log.shown_url.partition('?')[0]} gives "
             f"{log.durability}: choose another log, such as sqlite:///events.db (power), or ask "
             "for less"
         )
@@ -367,5 +367,4 @@ def _masked(value: Any) -> str:
         return "–"
     if isinstance(value, tuple):
         return ", ".join(value)
-    # A store's address may hold its password.
-    return re.sub(r"(?<=://)[^/@]*@", "…@", str(value))
+    return without_secrets(str(value))

@@ -26,7 +26,9 @@ def test_the_blocks_of_a_page_run_one_after_another(name: str, tmp_path: Path) -
 
 
 def run(command: list[str], folder: Path) -> str:
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    # The source beside these tests, wherever an installed one may be.
+    path = os.pathsep.join([str(ROOT), str(ROOT / "src")])
+    environment = {**os.environ, "PYTHONPATH": path}
     result = subprocess.run(
         command, cwd=folder, env=environment, capture_output=True, text=True, check=False
     )

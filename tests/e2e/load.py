@@ -6,7 +6,7 @@ import asyncio
 import random
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import httpx
 
@@ -21,6 +21,12 @@ AWAY = (httpx.TransportError, httpx.TimeoutException)
 POLL = 0.02
 
 
+class Api(Protocol):
+    """What may be published to: a server, or several behind one name."""
+
+    def api(self) -> httpx.AsyncClient: ...
+
+
 class Producer:
     """
     One run over HTTP: batches with idempotency keys, sent again until they are answered.
@@ -30,7 +36,7 @@ class Producer:
     """
 
     def __init__(
-        self, server: Server, user_id: str, run_id: str, checker: OrderingChecker, seed: str
+        self, server: Api, user_id: str, run_id: str, checker: OrderingChecker, seed: str
     ) -> None:
         self._server = server
         self._path = f"/api/users/{user_id}/events"
@@ -146,7 +152,7 @@ class Reader:
         return str(reply["run_id"])
 
 
-async def heads(server: Server, user_ids: Iterable[str]) -> dict[str, Position]:
+async def heads(server: Api, user_ids: Iterable[str]) -> dict[str, Position]:
     """Return where each user's log ends."""
     found = {}
     async with server.api() as http:

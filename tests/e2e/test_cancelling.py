@@ -12,7 +12,7 @@ from catenary.runs import Run
 from tests.e2e.support import Reader, bridge, log_url
 
 
-@pytest.mark.parametrize("kind", ["memory", "sqlite"])
+@pytest.mark.parametrize("kind", ["memory", "sqlite", "redis"])
 async def test_cancelling_a_run_cancels_what_it_began(kind: str, tmp_path: Path) -> None:
     """A run, its child and its grandchild end as cancelled; others of the user go on."""
 

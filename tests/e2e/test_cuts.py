@@ -116,7 +116,7 @@ async def watched_bridge(
 
 @pytest.mark.slow
 @pytest.mark.timeout(120)
-@pytest.mark.parametrize("kind", ["memory", "sqlite"])
+@pytest.mark.parametrize("kind", ["memory", "sqlite", "redis"])
 async def test_ten_thousand_cuts_leave_nothing_behind(kind: str, tmp_path: Path) -> None:
     """After them no task, socket or connection is left, memory is flat, and others saw nothing."""
     say(f"seed {SEED}")

@@ -19,7 +19,7 @@ RUNS = 5
 ALICE, BOB = "user_a", "user_b"
 
 
-@pytest.fixture(params=["memory", "sqlite"])
+@pytest.fixture(params=["memory", "sqlite", "redis"])
 def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     """Both logs."""
     return log_url(request.param, tmp_path)

@@ -12,11 +12,13 @@ import pytest
 from catenary.eventlog.base import EventLog
 from catenary.eventlog.memory import MemoryLog
 from catenary.eventlog.model import Retention
+from catenary.eventlog.redis.log import RedisLog
 from catenary.eventlog.sqlite import SqliteLog
 from catenary.limits import Limits
 from tests.e2e.support import Bridge, Reader, bridge, log_url, say, token_of
+from tests.redis_server import url_of_its_own
 
-KINDS = ("memory", "sqlite")
+KINDS = ("memory", "sqlite", "redis")
 SEED = 20_261_121
 
 
@@ -136,7 +138,7 @@ async def test_a_position_of_the_future_begins_a_term(
         await present.until(lambda: present.reached == 10)
         reader = await Reader.open(running, "user_1", after=f"{epoch}:{beyond}")
         await fill_from(running, "user_1", 11)
-        await reader.until(lambda: reader.reached == 11)
+        await reader.until(lambda: reader.gaps and reader.reached == 11)
         await present.until(lambda: present.reached == 11)
         check_own(reader, "user_1")
         check_own(present, "user_1")
@@ -188,6 +190,8 @@ def trimmed_log(kind: str, directory: Path) -> EventLog:
     retention = Retention(events=200)
     if kind == "memory":
         return MemoryLog(retention=retention)
+    if kind == "redis":
+        return RedisLog(url_of_its_own(), retention=retention)
     return SqliteLog(directory / "events.db", retention=retention)
 
 

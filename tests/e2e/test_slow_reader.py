@@ -15,12 +15,14 @@ from catenary import UserWebSocketEmitter
 from catenary.eventlog.base import EventLog
 from catenary.eventlog.memory import MemoryLog
 from catenary.eventlog.model import Retention
+from catenary.eventlog.redis.log import RedisLog
 from catenary.eventlog.sqlite import SqliteLog
 from catenary.limits import Limits
 from catenary.transport import HIGH_WATER_BYTES
 from tests.e2e.support import Bridge, Reader, bridge, resident_bytes, say
+from tests.redis_server import url_of_its_own
 
-KINDS = ("memory", "sqlite")
+KINDS = ("memory", "sqlite", "redis")
 READERS = 50
 SMALL_BUFFER = 4096
 DELTA_BYTES = 4096
@@ -34,6 +36,8 @@ def log_of(kind: str, directory: Path, **retention: int) -> EventLog:
     kept = Retention(**retention) if retention else None
     if kind == "memory":
         return MemoryLog(retention=kept)
+    if kind == "redis":
+        return RedisLog(url_of_its_own(), retention=kept)
     return SqliteLog(directory / "events.db", retention=kept)
 
 

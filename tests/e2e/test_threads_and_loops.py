@@ -13,7 +13,7 @@ import pytest
 from tests.e2e.support import Bridge, Calls, Reader, bridge, log_url, say
 from tests.eventlog.files import locked
 
-KINDS = ("memory", "sqlite")
+KINDS = ("memory", "sqlite", "redis")
 THREADS = 50
 LOOPS = 3
 EACH = 60

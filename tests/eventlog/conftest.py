@@ -12,12 +12,15 @@ import pytest_asyncio
 from catenary.eventlog.base import EventLog
 from catenary.eventlog.memory import MemoryLog
 from catenary.eventlog.model import Durability
+from catenary.eventlog.redis.log import RedisLog
 from catenary.eventlog.sqlite import SqliteLog
 from tests.eventlog.support import Clock
+from tests.redis_server import RedisServer, shared_server
 
 OpenLog = Callable[..., Awaitable[EventLog]]
 
-KINDS = ("memory", "sqlite-power", "sqlite-process")
+KINDS = ("memory", "sqlite-power", "sqlite-process", "redis", "redis-6.2", "valkey")
+REDIS_KINDS = ("redis", "redis-6.2", "valkey")
 
 
 @pytest.fixture
@@ -38,15 +41,30 @@ def kind(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
+@pytest.fixture(params=REDIS_KINDS)
+def redis(request: pytest.FixtureRequest) -> RedisServer:
+    """A server without data, not to be stopped."""
+    return _flushed(str(request.param))
+
+
+def _flushed(kind: str) -> RedisServer:
+    server = shared_server(kind)
+    server.flush()
+    return server
+
+
 @pytest_asyncio.fixture
 async def open_log(kind: str, path: Path, clock: Clock) -> AsyncIterator[OpenLog]:
-    """Open a log; for one in a file, what was there before is there again."""
+    """Open a log; for one in a store, what was there before is there again."""
     logs: list[EventLog] = []
+    url = _flushed(kind).url if kind in REDIS_KINDS else ""
 
     async def open_one(**options: Any) -> EventLog:
         log: EventLog
         if kind == "memory":
             log = MemoryLog(clock=clock, **options)
+        elif kind in REDIS_KINDS:
+            log = RedisLog(url, clock=clock, **options)
         else:
             durability = Durability(kind.removeprefix("sqlite-"))
             log = SqliteLog(path, durability=durability, clock=clock, patience=0.2, **options)

@@ -10,9 +10,10 @@ from hypothesis import strategies as st
 
 from catenary.errors import RunClosed
 from catenary.eventlog.base import EventLog
+from catenary.eventlog.batch import pack_all
 from catenary.eventlog.memory import MemoryLog
 from catenary.eventlog.model import Retention
-from catenary.eventlog.sqlite_batch import pack_all, place_of, unpack
+from catenary.eventlog.sqlite_places import place_of, unpack
 from catenary.fold import decode_state
 from catenary.position import Position
 from catenary.record import Record, merge_adjacent, rest_after

@@ -17,9 +17,7 @@ async def test_a_run_is_closed_with_its_open_tools_and_its_agent_is_fenced(
     with pytest.raises(RunClosed, match="an operator closed it"):
         async with emitter.run(run_id="r1") as run:
             run.emitter.tool_executing("search", {"q": 1}, tool_call_id="c1", run_id="r1")
-            receipt = close_run(factory.log, "user_123", "r1", "it hangs")
-            assert receipt is not None
-            await receipt
+            assert await close_run(factory.log, "user_123", "r1", "it hangs")
             run.delta("late")
     events = [event async for event in factory.events("user_123")]
     assert [event.type for event in events][-2:] == ["tool_completed", "agent_error"]
@@ -39,9 +37,7 @@ async def test_a_supervised_run_is_closed_though_its_agent_waits(
 
     handle = emitter.start_run(agent)
     await asyncio.sleep(0)
-    receipt = close_run(factory.log, "user_123", handle.run_id, None)
-    assert receipt is not None
-    await receipt
+    assert await close_run(factory.log, "user_123", handle.run_id, None)
     goes_on.set()
     await handle.wait()
     ends = [event.data.get("code") async for event in factory.events("user_123")]
@@ -55,6 +51,6 @@ async def test_a_run_that_ended_or_never_was_is_not_closed(
     async with emitter.run(run_id="r1"):
         pass
     head = await factory.log.head("user_123")
-    assert close_run(factory.log, "user_123", "r1", None) is None
-    assert close_run(factory.log, "user_123", "r2", None) is None
+    assert not await close_run(factory.log, "user_123", "r1", None)
+    assert not await close_run(factory.log, "user_123", "r2", None)
     assert await factory.log.head("user_123") == head

@@ -35,6 +35,7 @@ MANY = 4000
         ("split_bytes", 0, "whole number of bytes"),
         ("split_bytes", 1.5, "whole number of bytes"),
         ("cut_within_bytes", 0, "whole number of bytes"),
+        ("cut_within_bytes", None, "whole number of bytes"),
         ("corrupt_after_bytes", -1, "whole number of bytes"),
     ],
 )

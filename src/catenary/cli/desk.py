@@ -96,7 +96,7 @@ def signed_token(settings: Settings, user_id: str, **options: Any) -> str:
 @asynccontextmanager
 async def desk_of(settings: Settings) -> AsyncIterator[Desk]:
     """
-    Reach the running server; where none runs and the log is a file, open that.
+    Reach the running server; where none runs, open the log itself: a file, or a shared one.
 
     Raises:
         ConfigError: If there is neither.
@@ -112,10 +112,10 @@ async def desk_of(settings: Settings) -> AsyncIterator[Desk]:
                 key = told.get("api_key")
             yield Desk(http, settings, key, is_local=False)
             return
-    if settings.url is not None or not _has_file(settings.log):
+    if settings.url is not None or not _can_open(settings.log):
         raise ConfigError(
             f"no server answers at {url}. Start one with `catenary serve`, name it with --url or "
-            "CATENARY_URL, or name the file of a server that does not run with --log"
+            "CATENARY_URL, or name with --log the file of a server that does not run, or a Redis"
         )
     async with _local_desk(settings) as desk:
         yield desk
@@ -147,8 +147,10 @@ async def _development_credentials(http: httpx.AsyncClient, user_id: str) -> dic
     return told
 
 
-def _has_file(log: str) -> bool:
+def _can_open(log: str) -> bool:
     parts = urlsplit(log)
+    if parts.scheme in ("redis", "rediss"):
+        return True
     return parts.scheme == "sqlite" and Path(unquote(parts.path).removeprefix("/")).is_file()
 
 

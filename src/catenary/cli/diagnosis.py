@@ -15,8 +15,9 @@ from typing import NamedTuple
 
 from catenary.errors import CatenaryError, ConfigError, LogUnavailable
 from catenary.eventlog.opening import open_log
+from catenary.eventlog.urls import without_secrets
 from catenary.serving.server import listen, raise_open_files_limit
-from catenary.settings import Settings, check_durability, secured, verifier
+from catenary.settings import Settings, check_durability, required_durability, secured, verifier
 
 OPEN_FILES_WANTED = 4096
 EARLIEST = dt.datetime(2025, 1, 1, tzinfo=dt.UTC)
@@ -66,14 +67,15 @@ async def check_credentials(settings: Settings) -> Finding:
 
 async def check_log(settings: Settings) -> Finding:
     """Whether the log opens and commits, and what it survives."""
+    began = time.perf_counter()
     try:
         log = open_log(settings.log)
-        began = time.perf_counter()
+        log.required = required_durability(settings)
         await log.start()
     except LogUnavailable as error:
         return Finding(Grade.WRONG, "event log", str(error))
     except (CatenaryError, OSError) as error:
-        text = f"{settings.log}: {error}. Check the address, the directory and its permissions"
+        text = f"{without_secrets(settings.log)}: {error}. Check the address, the directory and its permissions"
         return Finding(Grade.WRONG, "event log", text)
     try:
         # Reading a new log's head makes its first term: one commit.
@@ -85,6 +87,10 @@ async def check_log(settings: Settings) -> Finding:
         await log.stop()
     took = time.perf_counter() - began
     text = f"opened and committed in {took * 1000:.0f} ms; durability in force: {log.durability}"
+    if log.is_shared:
+        text = f"{text} ({log.survives})"
+        grade = Grade.NOTE if log.durability == "memory" else Grade.GOOD
+        return Finding(grade, "event log", text)
     if log.durability == "memory":
         return Finding(Grade.NOTE, "event log", f"{text}. Events end with the process")
     return Finding(Grade.GOOD, "event log", text)

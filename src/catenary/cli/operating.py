@@ -114,11 +114,12 @@ def _run_row(run: dict[str, Any]) -> list[str]:
 
 
 def _show_connections(console: Console, connections: Iterable[dict[str, Any]]) -> None:
-    columns = ("connection", "user", "status", "position", "lag", "last heard", "age")
+    columns = ("connection", "user", "node", "status", "position", "lag", "last heard", "age")
     rows = (
         [
             info["connection_id"],
             info["user_id"],
+            info["node"],
             info["status"],
             info["position"],
             info["lag"],

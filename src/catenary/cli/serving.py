@@ -16,6 +16,7 @@ from catenary.cli.desk import signed_token
 from catenary.cli.loading import bridge_of
 from catenary.cli.options import SERVER_SETTINGS, takes_settings
 from catenary.cli.teaching import command
+from catenary.eventlog.base import EventLog
 from catenary.observe.logging import log_config
 from catenary.serving.asgi import BridgeApp
 from catenary.serving.development import TOKEN_SECONDS, development_routes
@@ -59,8 +60,7 @@ def serve(options: dict[str, Any]) -> None:
         wires=settings.wires,
         on_abort=settings.on_abort,
     )
-    durability = factory.log.durability
-    run(settings, app, on_started=lambda url: _tell_started(settings, url, durability))
+    run(settings, app, on_started=lambda url: _tell_started(settings, url, factory.log))
 
 
 def set_up_logging(settings: Settings) -> None:
@@ -72,20 +72,13 @@ def set_up_logging(settings: Settings) -> None:
     logging.config.dictConfig(config)
 
 
-def _tell_started(settings: Settings, url: str, durability: str) -> None:
+def _tell_started(settings: Settings, url: str, log: EventLog) -> None:
     console = Console(highlight=False, soft_wrap=True)
     websocket = f"ws{url.removeprefix('http')}/ws"
     console.print(f"Catenary listens on [bold]{url}[/bold] (WebSocket: {websocket})")
-    console.print(f"An acknowledged event survives {_SURVIVES[durability]}.")
+    console.print(f"An acknowledged event survives {log.survives}.")
     if settings.dev:
         _tell_development(console, settings, url)
-
-
-_SURVIVES = {
-    "memory": "nothing, for this log is in memory",
-    "process": "the end of this process, but not a loss of power",
-    "power": "a loss of power",
-}
 
 
 def _tell_development(console: Console, settings: Settings, url: str) -> None:

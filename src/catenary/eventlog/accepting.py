@@ -25,6 +25,7 @@ class Accepting(Stepping):
     def __init__(self) -> None:
         super().__init__()
         self._late: deque[tuple[Stream, Sequence[Entry]]] = deque()
+        self._lists = 0
 
     @abc.abstractmethod
     def stream(self, log_id: str) -> Stream:
@@ -62,6 +63,10 @@ class Accepting(Stepping):
     def append_all(self, stream: Stream, entries: Sequence[Entry]) -> list[Receipt]:
         """Accept several events of one log in one step: all, or none. Raises as ``append``."""
         with self._lock:
+            if len(entries) > 1:
+                self._lists += 1
+                for entry in entries:
+                    entry.whole = self._lists
             if self._is_stepping:
                 self._late.append((stream, entries))
                 return [entry.receipt for entry in entries]

@@ -28,15 +28,25 @@ from catenary.eventlog.accepting import Accepting
 from catenary.eventlog.ends import RunEnds
 from catenary.eventlog.handlings import Handlings
 from catenary.eventlog.model import CancelOutcome, Claim, Durability, Page, RunInfo
+from catenary.eventlog.nodes import Nodes
 from catenary.eventlog.overdue import close_overdue_runs
 from catenary.eventlog.seen import SeenWatch
 from catenary.eventlog.stream import HeldRun, Stream, Watcher
+from catenary.eventlog.urls import without_secrets
+from catenary.events import AgentCancelled, AgentError
 from catenary.fold import RunState
 from catenary.observe.counters import Latencies
 from catenary.position import Position
 
 PAGE_EVENTS = 500
 PAGE_BYTES = 256 * 1024
+
+
+_SURVIVES = {
+    Durability.MEMORY: "nothing, for this log is in memory",
+    Durability.PROCESS: "the end of this process, but not a loss of power",
+    Durability.POWER: "a loss of power",
+}
 
 
 class EventLog(Accepting):
@@ -49,6 +59,10 @@ class EventLog(Accepting):
 
     url: str
     durability: Durability
+    is_shared = False
+    """Whether other processes may write it too."""
+    required: Durability | None = None
+    """What an acknowledged event must survive, at least; an opening below it fails."""
 
     def __init__(self, *, clock: Callable[[], float] = time.time) -> None:
         super().__init__()
@@ -63,7 +77,19 @@ class EventLog(Accepting):
         """From acceptance to commit: the longest wait of each group; nothing where none waits."""
         self.handlings = Handlings()
         """What this process does with the messages that it claimed."""
+        self.nodes = Nodes()
+        """The processes that share this log, and their users."""
         self._seen_watch = SeenWatch()
+
+    @property
+    def shown_url(self) -> str:
+        """The URL without the passwords in it, for errors and logs."""
+        return without_secrets(self.url)
+
+    @property
+    def survives(self) -> str:
+        """What an acknowledged event survives, in words."""
+        return _SURVIVES[self.durability]
 
     # Reading
 
@@ -139,6 +165,31 @@ class EventLog(Accepting):
     @abc.abstractmethod
     def knows_run(self, stream: Stream, run_id: str) -> bool:
         """Return whether a run was ever begun here; as ``folded`` it may block for a read."""
+
+    def take_over(self, stream: Stream, run_id: str) -> bool:
+        """
+        Hold an open run of another process from now on, which fences that one.
+
+        False if there is none. As ``folded`` it may block for a call.
+        """
+        return False
+
+    async def adopt_runs(
+        self, log_id: str, run_ids: Collection[str], keys: Collection[str]
+    ) -> frozenset[str]:
+        """
+        Know here what other nodes know of runs over HTTP, and of idempotency keys.
+
+        Those runs are held here afterwards. Returns which of them other
+        processes hold for themselves.
+        """
+        return frozenset()
+
+    async def close_run(
+        self, log_id: str, run_id: str, end: AgentError | AgentCancelled, because: str
+    ) -> bool:
+        """End an open run that another process holds, and fence it; False if there is none."""
+        return False
 
     @abc.abstractmethod
     async def find_run(self, run_id: str) -> list[RunInfo]:

@@ -209,6 +209,10 @@ class IntakeLog(EventLog):
 
     def _refuse_entry(self, stream: CommitStream, entry: Entry, error: Exception) -> None:
         entry.receipt.fail(error)
+        known = stream.keys.get(entry.key) if entry.key is not None else None
+        if known is not None and known[1] is entry.receipt:
+            # Nothing was appended under this key, so it may be tried again.
+            del stream.keys[str(entry.key)]
         run = stream.runs.get(entry.run_id) if entry.run_id is not None else None
         if run is None:
             return

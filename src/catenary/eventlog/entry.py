@@ -16,7 +16,8 @@ class Entry(msgspec.Struct):
     ``body``, ``merge`` and ``delta_at`` are as in :class:`catenary.record.Record`.
     ``key`` is the idempotency key: a log appends one entry a key and answers
     repeats with the first one's position. ``digest`` tells whether a repeat
-    has the same content.
+    has the same content. Entries with the same ``whole``, if it is not 0, are
+    appended all or not at all.
     """
 
     type: str
@@ -31,6 +32,7 @@ class Entry(msgspec.Struct):
     tool: OpenTool | None = None
     key: str | None = None
     digest: bytes = b""
+    whole: int = 0
 
     def to_record(self, epoch: str, seq: int, at: int) -> Record:
         """Return the record that this entry becomes when it is committed."""

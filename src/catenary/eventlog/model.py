@@ -19,6 +19,11 @@ class Durability(enum.StrEnum):
     PROCESS = "process"
     POWER = "power"
 
+    def is_below(self, other: Durability) -> bool:
+        """Whether this survives less than another."""
+        order = list(Durability)
+        return order.index(self) < order.index(other)
+
 
 class Retention(msgspec.Struct, frozen=True, kw_only=True):
     """
@@ -84,6 +89,8 @@ class ClaimState(enum.Enum):
     """Nobody claimed it: the caller handles it and calls ``finish_command``."""
     HELD = "held"
     """This process handles it now."""
+    ELSEWHERE = "elsewhere"
+    """Another process handles it now: claim again for its reply."""
     DONE = "done"
     """It was handled; the reply is stored."""
     INTERRUPTED = "interrupted"

@@ -13,8 +13,12 @@ from catenary.eventlog.base import EventLog
 from catenary.eventlog.memory import MemoryLog
 from catenary.eventlog.model import Durability
 from catenary.eventlog.sqlite import SqliteLog
+from catenary.eventlog.urls import without_secrets
 
-_SUPPORTED = "memory:// and sqlite:///file.db (sqlite:////absolute/file.db)"
+_SUPPORTED = (
+    "memory://, sqlite:///file.db (sqlite:////absolute/file.db) and redis://host:6379/0 (rediss:// "
+    "for TLS)"
+)
 
 _lock = threading.Lock()
 _logs: weakref.WeakValueDictionary[str, EventLog] = weakref.WeakValueDictionary()
@@ -37,6 +41,7 @@ def open_log(url: str, **options: Any) -> EventLog:
     ``sqlite:///events.db``                   a file, relative to the directory
     ``sqlite:////var/lib/events.db``          a file
     ``…?durability=power`` or ``=process``    what an acknowledged event survives
+    ``redis://host:6379/0``, ``rediss://…``   Redis or Valkey, shared by many processes
     ========================================  =====================================
 
     Raises:
@@ -47,11 +52,13 @@ def open_log(url: str, **options: Any) -> EventLog:
         return _memory(url, parts, options)
     if parts.scheme == "sqlite":
         return _sqlite(url, parts, options)
-    if parts.scheme in ("redis", "rediss", "nats"):
-        raise ConfigError(
-            f"this version has no log for {parts.scheme}://; it supports {_SUPPORTED}"
-        )
-    raise ConfigError(f"{url!r} names no event log; this version supports {_SUPPORTED}")
+    if parts.scheme in ("redis", "rediss"):
+        return _redis(url, options)
+    if parts.scheme == "nats":
+        raise ConfigError(f"this version has no log for nats://; it supports {_SUPPORTED}")
+    raise ConfigError(
+        f"{without_secrets(url)!r} names no event log; this version supports {_SUPPORTED}"
+    )
 
 
 def _memory(url: str, parts: SplitResult, options: dict[str, Any]) -> EventLog:
@@ -71,6 +78,17 @@ def _sqlite(url: str, parts: SplitResult, options: dict[str, Any]) -> EventLog:
     with _lock:
         key = f"sqlite:///{path}"
         return _shared(key, options) or _share(key, SqliteLog(path, url=url, **options), options)
+
+
+def _redis(url: str, options: dict[str, Any]) -> EventLog:
+    try:
+        from catenary.eventlog.redis.log import RedisLog  # noqa: PLC0415 - an extra brings it
+    except ModuleNotFoundError as missing:
+        raise ConfigError(
+            f"a Redis log needs the package {missing.name}: pip install 'catenary[redis]'"
+        ) from missing
+    with _lock:
+        return _shared(url, options) or _share(url, RedisLog(url, **options), options)
 
 
 def _path(url: str, parts: SplitResult) -> Path:
@@ -98,7 +116,9 @@ def _durability(url: str, parts: SplitResult) -> Durability:
 def _shared(key: str, options: dict[str, Any]) -> EventLog | None:
     log = _logs.get(key)
     if log is not None and _options[key] != options:
-        raise ConfigError(f"{key} is open in this process with other options: {_options[key]}")
+        raise ConfigError(
+            f"{without_secrets(key)} is open in this process with other options: {_options[key]}"
+        )
     return log
 
 

@@ -18,6 +18,9 @@ from catenary.grammar import OpenTool
 CANCEL_PATIENCE_MS = 10_000
 """How long a run may go on after someone asked for its cancel."""
 
+SILENT = "its producer was silent for longer than its lease"
+NOT_STOPPED = "it was cancelled and did not stop in time"
+
 _log = logging.getLogger("catenary.eventlog")
 
 
@@ -39,7 +42,7 @@ def close_overdue_runs(log: RunEnder, stream: Stream, now_ms: int) -> None:
     for run in list(stream.runs.values()):
         end = _overdue(run, log.holder, now_ms) if run.is_open and run.first_seq else None
         if end is not None:
-            _close(log, stream, run, end, now_ms)
+            close_held_run(log, stream, run, end, now_ms)
 
 
 def _overdue(run: HeldRun, holder: str, now_ms: int) -> AgentError | AgentCancelled | None:
@@ -51,9 +54,10 @@ def _overdue(run: HeldRun, holder: str, now_ms: int) -> AgentError | AgentCancel
     return None
 
 
-def _close(
+def close_held_run(
     log: RunEnder, stream: Stream, run: HeldRun, end: AgentError | AgentCancelled, now_ms: int
 ) -> None:
+    """End a run that this process holds, and fence it; one that has ended meanwhile is left."""
     envelope = Envelope(
         user_id=run.user_id or stream.log_id,
         thread_id=run.thread_id,
@@ -71,9 +75,4 @@ def _close(
     except (LogFull, LogUnavailable) as error:
         _log.warning("run %s is not closed yet: %s", run.run_id, error)
         return
-    is_lost = isinstance(end, AgentError)
-    run.grammar.close(
-        "its producer was silent for longer than its lease"
-        if is_lost
-        else "it was cancelled and did not stop in time"
-    )
+    run.grammar.close(SILENT if isinstance(end, AgentError) else NOT_STOPPED)

@@ -6,10 +6,11 @@ import sqlite3
 from collections.abc import Callable, Iterable
 from contextlib import closing
 
+from catenary.eventlog.batch import pack_all
 from catenary.eventlog.commands import WINDOW_SECONDS
 from catenary.eventlog.model import Retention
 from catenary.eventlog.retention import count_to_drop, erased_entry, tombstone
-from catenary.eventlog.sqlite_batch import pack_all, place_of, unpack
+from catenary.eventlog.sqlite_places import place_of, unpack
 from catenary.eventlog.sqlite_reading import oldest_open
 from catenary.eventlog.sqlite_state import LogState, SqliteStream
 from catenary.eventlog.sqlite_transaction import Transaction

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from catenary.envelope import Envelope
 from catenary.eventlog.model import Durability
-from catenary.eventlog.sqlite_batch import place_of, unpack
+from catenary.eventlog.sqlite_places import place_of, unpack
 from catenary.eventlog.sqlite_runs import open_tools
 from catenary.grammar import OpenTool
 

@@ -6,9 +6,10 @@ import sqlite3
 from collections.abc import Callable, Collection, Iterable, Sequence
 
 from catenary.errors import RunClosed, UsageError
+from catenary.eventlog.batch import BatchRow, pack_all
 from catenary.eventlog.committer_group import Batch, Outcome
 from catenary.eventlog.entry import Entry
-from catenary.eventlog.sqlite_batch import BatchRow, pack_all, place_of
+from catenary.eventlog.sqlite_places import place_of
 from catenary.eventlog.sqlite_runs import RunWriter, is_known_run
 from catenary.eventlog.sqlite_state import LogState, SqliteStream, save_log
 from catenary.grammar import Step

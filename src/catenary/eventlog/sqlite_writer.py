@@ -19,7 +19,6 @@ from catenary.eventlog.committer_stream import CommitStream
 from catenary.eventlog.epoch import new_epoch
 from catenary.eventlog.model import Durability, Retention
 from catenary.eventlog.receipt import Receipt
-from catenary.eventlog.sqlite_batch import place_of
 from catenary.eventlog.sqlite_holder import FileHolder
 from catenary.eventlog.sqlite_opening import (
     LeftRun,
@@ -28,6 +27,7 @@ from catenary.eventlog.sqlite_opening import (
     note_closing,
     note_opening,
 )
+from catenary.eventlog.sqlite_places import place_of
 from catenary.eventlog.sqlite_readers import Readers
 from catenary.eventlog.sqlite_schema import errors_of, open_writer
 from catenary.eventlog.sqlite_state import SqliteStream, create_log, find_log

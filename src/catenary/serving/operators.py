@@ -14,7 +14,7 @@ from starlette.responses import Response
 from catenary.auth import Identity
 from catenary.auth.api_keys import ApiKeys
 from catenary.eventlog.model import CancelOutcome, RunInfo
-from catenary.manager import ConnectionInfo
+from catenary.inquiries import ConnectionInfo
 from catenary.serving.admission import Admission, Refusal
 from catenary.serving.answers import answer, read_json
 from catenary.serving.closing import close_run
@@ -76,13 +76,12 @@ class Operators:
         run_id = request.path_params["run_id"]
         asked = await read_json(request, _Cancel)
         log_id = asked.user_id or await self._log_of(run_id)
-        receipt = close_run(self._factory.log, log_id, run_id, asked.reason)
-        if receipt is None and not await self._is_known(log_id, run_id):
+        is_closed = await close_run(self._factory.log, log_id, run_id, asked.reason)
+        if not is_closed and not await self._is_known(log_id, run_id):
             raise _no_run()
-        if receipt is not None:
-            await receipt
+        if is_closed:
             logger.info("a run was closed", extra={"run_id": run_id, "user_id": log_id})
-        return answer({"run_id": run_id, "already_ended": receipt is None})
+        return answer({"run_id": run_id, "already_ended": not is_closed})
 
     async def _is_known(self, log_id: str, run_id: str) -> bool:
         return any(run.log_id == log_id for run in await self._factory.log.find_run(run_id))
@@ -139,7 +138,7 @@ class Operators:
     # Looking
 
     async def inspect(self, request: Request) -> Response:
-        """``GET /api/inspect``: a user, a run or a thread; without any, the whole node."""
+        """``GET /api/inspect``: a user, a run or a thread; without any, all that the nodes have."""
         self._check_key(request)
         user = request.query_params.get("user")
         run_id = request.query_params.get("run")
@@ -148,15 +147,16 @@ class Operators:
         if run_id is not None and not runs:
             raise _no_run()
         logs = {run.log_id for run in runs} if run_id is not None else {user} if user else None
+        everywhere = await self._factory.manager.everywhere()
         connections = [
             info
-            for info in self._factory.manager.connections()
+            for info in everywhere.connections
             if (logs is None or info.log_id in logs or info.user_id in logs)
             and (thread is None or any(run.log_id == info.log_id for run in runs))
         ]
         handlers = [
             {"user_id": log_id, "message_id": message_id}
-            for log_id, message_id in self._factory.service.in_flight
+            for log_id, message_id in everywhere.handlers
             if logs is None or log_id in logs
         ]
         return answer(
@@ -222,6 +222,7 @@ def _shown_run(run: RunInfo) -> dict[str, Any]:
 def _shown_connection(info: ConnectionInfo) -> dict[str, Any]:
     return {
         "connection_id": info.connection_id,
+        "node": info.node,
         "user_id": info.user_id,
         "session_id": info.session_id,
         "log_id": info.log_id,

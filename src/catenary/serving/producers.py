@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import msgspec
@@ -39,6 +39,9 @@ EVENTS_LIMIT = 500
 BODY_LIMIT_BYTES = 4 * 1024 * 1024
 KEY_LIMIT = 200
 
+ATTEMPTS = 3
+"""So often a run over HTTP is taken back from another node that was asked about it too."""
+
 
 class Producers:
     """The endpoints under ``/api/users/{user_id}`` that write and read events."""
@@ -70,43 +73,57 @@ class Producers:
         events, is_list = _events(await read_body(request, self._body_limit_bytes))
         if self._factory.is_draining and any(e.type == EventType.AGENT_STARTED for e in events):
             raise Refusal(503, "not_ready", "this node is draining: no new runs", retry_after=1)
-        publication = Publication(
-            user_id,
-            events,
-            is_list=is_list,
-            idempotency_key=key,
-            redactor=self._factory._redactor,
-            limit_bytes=self._factory._data_limit_bytes,
-        )
+
+        def publication() -> Publication:
+            return Publication(
+                user_id,
+                events,
+                is_list=is_list,
+                idempotency_key=key,
+                redactor=self._factory._redactor,
+                limit_bytes=self._factory._data_limit_bytes,
+            )
+
         positions = await self._append(publication, log_id)
         content: dict[str, Any] = (
             {"positions": [str(place) for place in positions]}
             if is_list
             else {"position": str(positions[0])}
         )
-        cancelled = self._cancelled(publication, log_id)
+        cancelled = self._cancelled(events, log_id)
         if cancelled:
             content["cancelled"] = cancelled
         return answer(content, 201)
 
-    async def _append(self, publication: Publication, log_id: str) -> list[Position]:
+    async def _append(self, publication: Callable[[], Publication], log_id: str) -> list[Position]:
+        attempts = ATTEMPTS if self._factory.log.is_shared else 1
+        while True:
+            attempts -= 1
+            try:
+                return await self._append_once(publication(), log_id)
+            except RunClosed as error:
+                # Another node may have held the run since it was looked at.
+                if not attempts:
+                    raise _refusal(error) from None
+            except CatenaryError as error:
+                raise _refusal(error) from None
+
+    async def _append_once(self, publication: Publication, log_id: str) -> list[Position]:
         log = self._factory.log
+        elsewhere = await log.adopt_runs(log_id, publication.run_ids, publication.keys)
         stream = log.stream(log_id)
-        try:
-            # One step: no run changes between the look at it and the append.
-            with log._lock:
-                prepared = publication.prepare(stream)
-                receipts = log.append_all(stream, prepared.entries)
-            positions = await _committed(receipts, self._commit_timeout)
-        except CatenaryError as error:
-            raise _refusal(error) from None
+        # One step: no run changes between the look at it and the append.
+        with log._lock:
+            prepared = publication.prepare(stream, elsewhere)
+            receipts = log.append_all(stream, prepared.entries)
+        positions = await _committed(receipts, self._commit_timeout)
         return [positions[index] for index in prepared.asked]
 
-    def _cancelled(self, publication: Publication, log_id: str) -> list[str]:
+    def _cancelled(self, events: Sequence[Published], log_id: str) -> list[str]:
         runs = self._factory.log.stream(log_id).runs
         return [
             run_id
-            for run_id in publication.run_ids
+            for run_id in dict.fromkeys(event.run_id for event in events if event.run_id)
             if (run := runs.get(run_id)) is not None and run.is_open and run.is_cancel_requested
         ]
 

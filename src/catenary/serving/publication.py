@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any, NamedTuple
 
 import msgspec
@@ -108,21 +108,31 @@ class Publication:
         self._voices: dict[tuple[str | None, ...], Voice] = {}
         self._starts: dict[str, Published] = {}
         self._tools: dict[str, dict[str, OpenTool]] = {}
+        self._elsewhere: Collection[str] = ()
 
     @property
     def run_ids(self) -> list[str]:
         """The runs that the events name, each once."""
         return list(dict.fromkeys(event.run_id for event in self._events if event.run_id))
 
-    def prepare(self, stream: Stream) -> Prepared:
+    @property
+    def keys(self) -> list[str]:
+        """The idempotency keys of the events."""
+        keys = map(self._key_of, range(len(self._events)))
+        return [key for key in keys if key is not None]
+
+    def prepare(self, stream: Stream, elsewhere: Collection[str] = ()) -> Prepared:
         """
         Make the entries. The log's lock is held, so that no run changes meanwhile.
+
+        ``elsewhere`` names the runs that other processes hold for themselves.
 
         Raises:
             Refusal: 400, 409 or 413, naming the event of a list that is wrong.
         """
         entries: list[Entry] = []
         asked: list[int] = []
+        self._elsewhere = elsewhere
         for index, event in enumerate(self._events):
             try:
                 entries += self._entries(stream, event, self._key_of(index))
@@ -231,7 +241,10 @@ class Publication:
         if event.type == EventType.AGENT_STARTED:
             self._starts.setdefault(run_id, event)
         is_aside = event.type not in _KINDS or event.type == EventType.PROGRESS_UPDATE
-        if run is not None and run.is_open and not is_aside and run.first_seq and run.lease is None:
+        is_process_s = run_id in self._elsewhere or (
+            run is not None and run.is_open and run.first_seq and run.lease is None
+        )
+        if is_process_s and not is_aside:
             raise RunClosed(run_id, "it belongs to a process that runs it")
         return run
 

@@ -57,7 +57,7 @@ class Faults(msgspec.Struct, frozen=True, kw_only=True):
     """For how long."""
     corrupt: float = 0.0
     """The probability that one byte of a chunk is altered."""
-    corrupt_after_bytes: int | None = None
+    corrupt_after_bytes: int = 0
     """Of each direction so many bytes go unharmed, such as those of a handshake."""
     cut: float = 0.0
     """The probability that a connection is cut, sooner or later."""
@@ -77,19 +77,11 @@ class Faults(msgspec.Struct, frozen=True, kw_only=True):
     """A connection of this age is cut, whatever it does."""
 
     def __post_init__(self) -> None:
-        for name in self.__struct_fields__:
-            value = getattr(self, name)
-            if name in _PROBABILITIES and not (_is_number(value) and value <= 1):
-                self._refuse(name, "goes from 0 (never) to 1 (always); 45 % is 0.45")
-            if name in _TIMES and not _is_number(value):
-                self._refuse(name, "is in seconds, 0 or more")
-            if name in _LIMITS and value is not None and not (_is_number(value) and value > 0):
-                self._refuse(name, "is more than 0, or None for no limit")
-            if name in _SIZES and value is not None and not (isinstance(value, int) and value > 0):
-                self._refuse(name, "is a whole number of bytes, 1 or more")
-
-    def _refuse(self, name: str, rule: str) -> None:
-        raise UsageError(f"{name}={getattr(self, name)!r}: {name} {rule}")
+        for names, holds, rule in _RULES:
+            for name in names:
+                value = getattr(self, name)
+                if not holds(value):
+                    raise UsageError(f"{name}={value!r}: {name} {rule}")
 
     def __str__(self) -> str:
         """Name what differs from a network that does nothing."""
@@ -98,16 +90,54 @@ class Faults(msgspec.Struct, frozen=True, kw_only=True):
         return " ".join(told) or "calm"
 
 
-_PROBABILITIES = (
-    "loss", "stall", "corrupt", "cut", "half_open", "cut_early", "reset", "refuse",
-)  # fmt: skip
-_TIMES = ("delay", "jitter", "retransmit", "stall_seconds")
-_LIMITS = ("bytes_per_second", "bytes_per_second_up", "idle_timeout", "lifetime")
-_SIZES = ("split_bytes", "cut_within_bytes", "corrupt_after_bytes")
-
-
-def _is_number(value: object) -> bool:
+def _is_time(value: object) -> bool:
     return isinstance(value, int | float) and 0 <= value < math.inf
+
+
+def _is_probability(value: object) -> bool:
+    return isinstance(value, int | float) and 0 <= value <= 1
+
+
+def _is_limit(value: object) -> bool:
+    return value is None or (_is_time(value) and value != 0)
+
+
+def _is_size(value: object) -> bool:
+    return isinstance(value, int) and value >= 0
+
+
+_RULES = (
+    (
+        ("loss", "stall", "corrupt", "cut", "half_open", "cut_early", "reset", "refuse"),
+        _is_probability,
+        "goes from 0 (never) to 1 (always); 45 % is 0.45",
+    ),
+    (
+        ("delay", "jitter", "retransmit", "stall_seconds"),
+        _is_time,
+        "is in seconds, 0 or more",
+    ),
+    (
+        ("bytes_per_second", "bytes_per_second_up", "idle_timeout", "lifetime"),
+        _is_limit,
+        "is more than 0, or None for no limit",
+    ),
+    (
+        ("corrupt_after_bytes",),
+        _is_size,
+        "is a whole number of bytes, 0 or more",
+    ),
+    (
+        ("cut_within_bytes",),
+        lambda value: _is_size(value) and value != 0,
+        "is a whole number of bytes, 1 or more",
+    ),
+    (
+        ("split_bytes",),
+        lambda value: value is None or (_is_size(value) and value != 0),
+        "is a whole number of bytes, 1 or more, or None",
+    ),
+)
 
 
 CALM = Faults()

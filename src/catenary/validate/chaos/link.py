@@ -94,7 +94,7 @@ class Link:
         # As many draws whatever the faults, so that one fault does not move the others.
         jitter, loss, stall, corrupt, place, other = (self._random.random() for _ in range(6))
         begin, later = max(self._free_at, now), faults.delay + faults.jitter * jitter
-        is_spared = self._passed_bytes < (faults.corrupt_after_bytes or 0)
+        is_spared = self._passed_bytes < faults.corrupt_after_bytes
         self._passed_bytes += len(chunk)
         if corrupt < faults.corrupt and not is_spared:
             self.incidents.append(Incident.CORRUPTED)

@@ -1,0 +1,1 @@
+"""``redis://``: event logs in Redis or Valkey, shared by many nodes."""

@@ -1,0 +1,38 @@
+-- Do everything that the other scripts do, to nothing: what is not permitted is found out now.
+--
+-- KEYS  a stream, a hash, a sorted set, a set, a string, all of the probe's own
+-- ARGV  a channel of the probe's own
+local s, h, z, t, v = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
+local now = time_of('')
+redis.call('DEL', s, h, z, t, v)
+redis.call('XADD', s, '1-0', 'd', 'x')
+redis.call('XRANGE', s, '-', '+')
+redis.call('XREVRANGE', s, '+', '-')
+redis.call('XTRIM', s, 'MINID', '1-0')
+redis.call('XDEL', s, '1-0')
+redis.call('HSET', h, 'a', 1, 'b', 2)
+redis.call('HSETNX', h, 'a', 1)
+redis.call('HGET', h, 'a')
+redis.call('HMGET', h, 'a')
+redis.call('HGETALL', h)
+redis.call('HKEYS', h)
+redis.call('HLEN', h)
+redis.call('HEXISTS', h, 'a')
+redis.call('HINCRBY', h, 'a', 1)
+redis.call('HDEL', h, 'b')
+redis.call('ZADD', z, now, 'a')
+redis.call('ZRANGE', z, 0, 0)
+redis.call('ZRANGEBYSCORE', z, 0, 1)
+redis.call('ZCOUNT', z, 0, 1)
+redis.call('ZREM', z, 'a')
+redis.call('ZREMRANGEBYSCORE', z, 0, 1)
+redis.call('SADD', t, 'a')
+redis.call('SET', v, 'a', 'PX', 1000)
+redis.call('GET', v)
+redis.call('PTTL', v)
+redis.call('EXISTS', v)
+redis.call('PERSIST', v)
+redis.call('PEXPIRE', v, 1000)
+redis.call(PUBLISH, ARGV[1], 'x')
+redis.call('DEL', s, h, z, t, v)
+return 1

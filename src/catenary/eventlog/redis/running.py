@@ -1,0 +1,310 @@
+"""Runs in a Redis log: what is known of them, and who may say what in them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Collection, Iterable
+from typing import Any
+
+import msgspec
+
+from catenary.eventlog.committer_stream import CommitStream
+from catenary.eventlog.model import CancelOutcome, RunInfo
+from catenary.eventlog.receipt import Receipt
+from catenary.eventlog.redis import asking
+from catenary.eventlog.redis.hearing import HearingLog, look_at
+from catenary.eventlog.redis.keys import BUCKETS
+from catenary.eventlog.redis.reading import HEAD, read_chunk
+from catenary.eventlog.redis.runs import StoredRun
+from catenary.eventlog.redis.session import Session
+from catenary.eventlog.redis.store import Store
+from catenary.eventlog.redis.stored import encode
+from catenary.eventlog.redis.stream import RedisStream
+from catenary.eventlog.shared_runs import Holding, ending, hold
+from catenary.eventlog.stream import HeldRun, Stream
+from catenary.events import AgentCancelled, AgentError
+from catenary.fold import RunState
+from catenary.position import Position
+from catenary.record import Record
+
+LOOK_EVERYWHERE_SECONDS = 30.0
+"""Ended runs that nobody reported are looked for in every bucket so often."""
+
+_encode_json = msgspec.json.Encoder().encode
+
+
+class RunningLog(HearingLog):
+    """The part of a Redis log that knows runs."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self._buckets_with_ends: set[int] = set()
+        self._looked_everywhere_at = float("-inf")
+
+    # Looking
+
+    def _locate_word(self, store: Store, stream: RedisStream, word: str) -> Position:
+        terms = read_chunk(store, stream.at(self._now()), HEAD, limit=1).terms
+        if word == "start":
+            return terms.start
+        if word == "open":
+            open_runs = [run.info for run in asking.runs_of(store, stream) if run.info.is_open]
+            if open_runs:
+                first = max(open_runs[0].first_seq, terms.first)
+                return Position(terms.epoch_of(first), first - 1)
+        return terms.position
+
+    async def runs(
+        self, log_id: str, *, thread_id: str | None = None, only_open: bool = False
+    ) -> list[RunInfo]:
+        """Return the runs of a log, oldest first."""
+        found = await self._ask(asking.runs_of, self.stream(log_id))
+        return [
+            run.info
+            for run in found
+            if (thread_id is None or run.info.thread_id == thread_id)
+            and (run.info.is_open or not only_open)
+        ]
+
+    async def _some(self, wanted: Iterable[asking.RunKey]) -> list[RunInfo]:
+        found = await self._ask(asking.some_runs, self.keys, list(wanted))
+        return [run.info for run in found if run is not None]
+
+    async def find_run(self, run_id: str) -> list[RunInfo]:
+        """Return the runs with this id."""
+        found = await self._some(await self._ask(asking.logs_with_run, self.keys, run_id))
+        return sorted(found, key=lambda info: info.started_at)
+
+    async def open_runs(self) -> list[RunInfo]:
+        """Return every open run."""
+        found = await self._some(await self._ask(asking.all_open, self.keys))
+        return sorted((info for info in found if info.is_open), key=lambda info: info.started_at)
+
+    def folded(self, stream: Stream, run: HeldRun) -> RunState:
+        """Return a run folded so far."""
+        assert isinstance(stream, RedisStream)
+        with self._step():
+            waiting = [entry for entry in stream.uncommitted() if entry.run_id == run.run_id]
+            # What was committed here may not be shown yet: others' events come before it.
+            head = Position(stream.epoch, max(stream.head, run.last_seq))
+        callers = self._callers
+        if callers is None or not run.first_seq:
+            return asking.fold(None, stream, run, head, waiting, self._now())
+        return callers.run_here(asking.fold, stream, run, head, waiting, self._now())
+
+    def knows_run(self, stream: Stream, run_id: str) -> bool:
+        """Return whether a run was ever begun; before the store is open only this process's."""
+        assert isinstance(stream, RedisStream)
+        callers = self._callers
+        if run_id in stream.runs or callers is None:
+            return run_id in stream.runs
+        return callers.run_here(asking.has_run, stream, run_id)
+
+    # Ends
+
+    def _note_end(self, stream: CommitStream, record: Record, run: HeldRun | None) -> None:
+        assert isinstance(stream, RedisStream)
+        self._buckets_with_ends.add(stream.bucket)
+        super()._note_end(stream, record, run)
+
+    async def unreported_runs(self, limit: int) -> list[RunInfo]:
+        """Return ended runs that nobody was told of; for a while they are this process's."""
+        now = time.monotonic()
+        is_everywhere = now - self._looked_everywhere_at >= LOOK_EVERYWHERE_SECONDS
+        # Taken out first: what ends meanwhile is put in again.
+        buckets, self._buckets_with_ends = self._buckets_with_ends, set()
+        asked = range(BUCKETS) if is_everywhere else sorted(buckets)
+        is_complete = False
+        try:
+            found = await self._ask(
+                asking.take_ended, self.keys, asked, self.holder, limit, self._now()
+            )
+            is_complete = len(found) < limit
+        finally:
+            if not is_complete:
+                self._buckets_with_ends |= buckets
+        if is_everywhere:
+            self._looked_everywhere_at = now
+        self._buckets_with_ends.update(self.keys.bucket_of(log_id) for _, (log_id, _) in found)
+        return await self._some(run for _, run in found)
+
+    async def mark_reported(self, log_id: str, run_id: str) -> None:
+        """Record that the application was told."""
+        await self._ask(asking.mark_ended, self.keys, (log_id, run_id), self._now())
+
+    # Cancelling
+
+    async def _store_cancel(
+        self, log_id: str, run_id: str, reason: str | None, by: str | None
+    ) -> tuple[CancelOutcome, list[Callable[[], None]]]:
+        stream = self.stream(log_id)
+        words = _encode_json([reason, by])[1:-1]
+
+        def store(session: Session) -> CancelOutcome:
+            answer = asking.cancel(session.store, self.keys, stream, run_id, words, session.now)
+            if answer[0] != b"stored":
+                found = answer[0] == b"ended"
+                return CancelOutcome.ALREADY_ENDED if found else CancelOutcome.NOT_FOUND
+            self._tell_holders(session.store, stream, answer[1:], words)
+            return CancelOutcome.STORED
+
+        return await self._do(store, stream), []
+
+    def _tell_holders(
+        self, store: Store, stream: RedisStream, told: list[bytes], words: bytes
+    ) -> None:
+        """Tell the processes that hold the runs; who misses it learns with its next append."""
+        packed = b"[%b,%b]" % (told[0], words)
+        by_holder: dict[str, list[str]] = {}
+        for run_id, holder in zip(told[1::2], told[2::2], strict=True):
+            by_holder.setdefault(holder.decode(), []).append(run_id.decode())
+        for name, run_ids in by_holder.items():
+            if name == self.holder:
+                self._note_cancels(stream, dict.fromkeys(run_ids, packed))
+            else:
+                said = b"c" + encode((stream.log_id, packed.decode(), run_ids))
+                store.command(0, "PUBLISH", self.keys.node_channel(name), said)
+
+    # Holding
+
+    def _look_at_held(self) -> None:
+        with self._step():
+            held = [
+                (stream, list(stream.open_runs))
+                for stream in self._busy.values()
+                if stream.open_runs and isinstance(stream, RedisStream)
+            ]
+        if not held:
+            return
+        streams = [stream for stream, _ in held]
+        looks = look_at(self._store, streams, self._now(), [runs for _, runs in held])
+        for (stream, run_ids), look in zip(held, looks, strict=True):
+            for run_id, (owner, cancel) in zip(run_ids, look.runs, strict=True):
+                run = stream.runs.get(run_id)
+                if run is None:
+                    continue
+                if cancel is not None:
+                    self._note_cancels(stream, {run_id: cancel})
+                if owner != self.holder:
+                    self._lose_run(stream, run)
+
+    def _lose_run(self, stream: RedisStream, run: HeldRun) -> None:
+        """Somebody else has ended a run that was held here, or holds it now."""
+        with self._step():
+            # What was committed last may have been its end.
+            if run.is_open and run.run_id in stream.open_runs:
+                run.close("it was ended elsewhere, or another process holds it")
+                stream.open_runs.discard(run.run_id)
+
+    def take_over(self, stream: Stream, run_id: str) -> bool:
+        """Hold an open run of another process from now on."""
+        assert isinstance(stream, RedisStream)
+        callers = self._callers
+        if callers is None:
+            return False
+        (stored,), _ = callers.run_here(
+            asking.adopt, self.keys, stream, self.holder, "any", [run_id]
+        )
+        return self._hold(stream, stored)
+
+    def _hold(self, stream: RedisStream, stored: StoredRun | None) -> bool:
+        if stored is None or stored.info.holder != self.holder:
+            return False
+        with self._step():
+            hold(stream, _holding(stored))
+            self._busy[stream.log_id] = stream
+        return True
+
+    async def adopt_runs(
+        self, log_id: str, run_ids: Collection[str], keys: Collection[str]
+    ) -> frozenset[str]:
+        """Know here what other nodes know of leased runs and of idempotency keys."""
+        stream = self.stream(log_id)
+        wanted, asked = list(run_ids), list(keys)
+        if not wanted:
+            # What concerns no run the store decides with the append.
+            return frozenset()
+        found, values = await self._ask(
+            asking.adopt, self.keys, stream, self.holder, "leased", wanted, asked
+        )
+        elsewhere = set()
+        for run_id, stored in zip(wanted, found, strict=True):
+            if self._hold_again(stream, run_id, stored):
+                continue
+            if stored is not None and stored.info.is_open:
+                elsewhere.add(run_id)
+        with self._step():
+            for key, value in zip(asked, values, strict=True):
+                if value is not None and key not in stream.keys:
+                    seq, epoch, digest = value.decode().split(" ")
+                    receipt = Receipt()
+                    receipt.commit(epoch, int(seq))
+                    stream.remember_key(key, bytes.fromhex(digest), receipt)
+        return frozenset(elsewhere)
+
+    def _hold_again(self, stream: RedisStream, run_id: str, stored: StoredRun | None) -> bool:
+        """Bring what is known here of a leased run up to the store; True if it is held here."""
+        with self._step():
+            run = stream.runs.get(run_id)
+            if run is not None and run.is_open:
+                seen = stored.info.last_seq if stored is not None else 0
+                is_waiting = any(entry.run_id == run_id for entry in stream.uncommitted())
+                if is_waiting or run.last_seq > seen:
+                    # What is known here is ahead of what the store answered.
+                    return True
+            if stored is None:
+                return run is not None
+            if not stored.info.is_open:
+                ended = stream.runs.setdefault(run_id, HeldRun(run_id, stored.info.thread_id))
+                ended.close("it has ended")
+                stream.open_runs.discard(run_id)
+                return True
+            return self._hold(stream, stored)
+
+    async def close_run(
+        self, log_id: str, run_id: str, end: AgentError | AgentCancelled, because: str
+    ) -> bool:
+        """End an open run, whoever holds it, and fence it."""
+        stream = self.stream(log_id)
+        return await self._do(
+            lambda session: self._end_stored(session, stream, run_id, lambda _: end, because),
+            stream,
+        )
+
+    def _end_stored(
+        self,
+        session: Session,
+        stream: RedisStream,
+        run_id: str,
+        end_for: Callable[[RunInfo], AgentError | AgentCancelled],
+        because: str,
+    ) -> bool:
+        """End an open run in the store: hold it first, which fences whoever held it."""
+        before = asking.some_runs(session.store, self.keys, [(stream.log_id, run_id)])[0]
+        if before is None or not before.info.is_open:
+            return False
+        (stored,), _ = asking.adopt(session.store, self.keys, stream, self.holder, "any", [run_id])
+        if stored is None or not stored.info.is_open:
+            return False
+        entries = ending(_holding(stored), end_for(before.info), self._clock())
+        if not session.append(stream, entries):
+            return False
+
+        def fence() -> None:
+            run = stream.runs.get(run_id)
+            if run is not None:
+                run.close(because)
+                stream.open_runs.discard(run_id)
+
+        session.then(fence)
+        return True
+
+    def _is_living(self, holder: str) -> bool:
+        """Whether a process lives, as far as this one can know."""
+        if holder == self.holder or holder in self._alive:
+            return True
+        return not self._lease.may_judge(time.monotonic())
+
+
+def _holding(stored: StoredRun) -> Holding:
+    return Holding(stored.info, stored.user_id, stored.tools, stored.cancel)

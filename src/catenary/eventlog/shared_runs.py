@@ -1,0 +1,57 @@
+"""Runs of logs that several processes share: taking one over, and ending one from outside."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from catenary.envelope import Envelope
+from catenary.eventlog.closing import ending_entries
+from catenary.eventlog.committer_stream import CommitStream
+from catenary.eventlog.entry import Entry
+from catenary.eventlog.model import RunInfo
+from catenary.eventlog.stream import HeldRun
+from catenary.events import AgentCancelled, AgentError
+from catenary.grammar import OpenTool, RunStage
+
+
+class Holding(NamedTuple):
+    """An open run as the store knows it; ``cancel`` is when, why and by whom."""
+
+    info: RunInfo
+    user_id: str | None
+    tools: dict[str, OpenTool]
+    cancel: tuple[int, str | None, str | None] | None
+
+
+def hold(stream: CommitStream, holding: Holding) -> HeldRun:
+    """
+    Let this process hold an open run from now on; under the log's lock.
+
+    What was known of it here is brought up to what the store knows.
+    """
+    info = holding.info
+    run = stream.runs.get(info.run_id)
+    if run is None:
+        run = stream.runs[info.run_id] = HeldRun(info.run_id, info.thread_id)
+    run.grammar.restore((RunStage.OPEN, dict(holding.tools)))
+    run.user_id, run.agent_name = holding.user_id, info.agent_name
+    run.thread_id, run.parent_run_id = info.thread_id, info.parent_run_id
+    run.lease, run.started_at, run.first_seq = info.lease, info.started_at, info.first_seq
+    run.last_seq, run.last_at = info.last_seq, info.last_at
+    if holding.cancel is not None:
+        run.request_cancel(*holding.cancel)
+    stream.open_runs.add(info.run_id)
+    return run
+
+
+def ending(holding: Holding, end: AgentError | AgentCancelled, now: float) -> list[Entry]:
+    """Return the entries that end an open run from outside, its open tools first."""
+    info = holding.info
+    envelope = Envelope(
+        user_id=holding.user_id or info.log_id,
+        thread_id=info.thread_id,
+        run_id=info.run_id,
+        agent_name=info.agent_name,
+        parent_run_id=info.parent_run_id,
+    )
+    return ending_entries(envelope, holding.tools, end, at=int(now * 1000))

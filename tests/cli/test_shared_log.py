@@ -1,0 +1,67 @@
+"""The commands on a log that several processes share."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.cli.conftest import CommandLine
+from tests.redis_server import shared_server, url_of_its_own
+
+
+def test_doctor_says_which_durability_is_in_force(catenary: CommandLine) -> None:
+    """Redis's own settings decide; less than was asked for is wrong, and what to do is said."""
+    log = url_of_its_own()
+    said = catenary("doctor", "--dev", "--log", log, "--port", "0")
+    assert said.status == 0, said.out
+    assert "durability in force: memory (the end of every bridge, not the end of Redis" in said.out
+    said = catenary("doctor", "--dev", "--log", log, "--port", "0", "--durability", "power")
+    assert said.status == 1
+    assert "asked for durability power, and gives less" in said.out
+    assert "appendfsync always" in said.out
+
+
+def test_the_log_is_opened_where_no_server_runs(catenary: CommandLine) -> None:
+    """emit, tail, inspect and new-term work without one, beside whoever has the log open."""
+    log = url_of_its_own()
+    local = ("--log", log, "--port", "1")
+    place = catenary("emit", "user_123", "app.paid", '{"amount": 5}', *local).out.strip()
+    assert place.endswith(":1")
+    tail = catenary("tail", "user_123", "--no-follow", *local).out
+    assert "app.paid" in tail
+    assert "Runs (0)" in catenary("inspect", *local).out
+    assert catenary("log", "new-term", log).out == "1 log has a new term.\n"
+    after = catenary("emit", "user_123", "app.paid", *local).out.strip()
+    assert after.endswith(":2")
+    assert after.partition(":")[0] != place.partition(":")[0]
+
+
+def test_a_redis_that_is_not_there_is_said(catenary: CommandLine) -> None:
+    """Without its password."""
+    said = catenary("doctor", "--dev", "--log", "redis://:hidden@127.0.0.1:1/0", "--port", "0")
+    assert said.status == 1
+    assert "127.0.0.1:1" in said.out
+    assert "hidden" not in said.out + said.err
+
+
+@pytest.mark.parametrize(
+    "query", ["?durability=power", "?sentinel=m&sentinel_password=hidden", "?cluster=1", "?evict=1"]
+)
+def test_no_password_is_ever_shown(
+    catenary: CommandLine, query: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Whatever is wrong, what is said and logged has no password in it."""
+    server = shared_server().url.replace("//", "//user:hidden@")
+    for command in ("doctor", "config"):
+        said = catenary(command, "--dev", "--log", server + query, "--port", "0")
+        assert "127.0.0.1" in said.out
+        assert "hidden" not in said.out + said.err + caplog.text
+    said = catenary("doctor", "--dev", "--log", "postgres://user:hidden@host", "--port", "0")
+    assert "hidden" not in said.out + said.err
+
+
+@pytest.mark.parametrize("url", ["redis://", "redis://host?durability=best"])
+def test_a_url_that_is_wrong_is_said(catenary: CommandLine, url: str) -> None:
+    """With what it should look like."""
+    said = catenary("doctor", "--dev", "--log", url, "--port", "0")
+    assert said.status == 1
+    assert "event log" in said.out
