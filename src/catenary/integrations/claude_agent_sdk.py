@@ -19,12 +19,17 @@ from typing import Any
 
 from claude_agent_sdk import (
     AssistantMessage,
+    CanUseTool,
+    PermissionResult,
+    PermissionResultAllow,
+    PermissionResultDeny,
     ResultMessage,
     ServerToolResultBlock,
     ServerToolUseBlock,
     StreamEvent,
     TextBlock,
     ThinkingBlock,
+    ToolPermissionContext,
     ToolResultBlock,
     ToolUseBlock,
     UserMessage,
@@ -32,8 +37,11 @@ from claude_agent_sdk import (
 
 from catenary.context import new_id
 from catenary.errors import UsageError
-from catenary.integrations.relay import PARTS, Part, Relay, closing, failure
+from catenary.events import InputKind
+from catenary.integrations.answers import reason_of
+from catenary.integrations.relay import DENIED, PARTS, Part, Relay, closing, failure, fitting
 from catenary.integrations.usage import Usage
+from catenary.questions import is_approved
 from catenary.runs import Run
 
 
@@ -64,6 +72,37 @@ async def relay(
     if result is None:
         raise UsageError("the messages ended without a result: relay all of query(…)")
     return result
+
+
+def asking(run: Run, *, timeout: float | None = None) -> CanUseTool:
+    """
+    Return a ``can_use_tool`` that asks the user, and lets the agent wait for the answer.
+
+    ::
+
+        options = ClaudeAgentOptions(can_use_tool=asking(run), include_partial_messages=True)
+
+    The SDK asks for the calls that its permission rules do not decide. If nobody
+    answers within ``timeout`` seconds, the SDK tells its program so, and the
+    call does not happen.
+    """
+
+    async def may_use(
+        name: str, given: dict[str, Any], context: ToolPermissionContext
+    ) -> PermissionResult:
+        call = context.tool_use_id
+        answer = await run.ask(
+            kind=InputKind.APPROVAL,
+            tool_call_id=fitting(call) if call else None,
+            tool_name=name,
+            tool_input=given,
+            timeout=timeout,
+        )
+        if is_approved(answer):
+            return PermissionResultAllow()
+        return PermissionResultDeny(message=reason_of(answer) or DENIED)
+
+    return may_use
 
 
 class _Telling:

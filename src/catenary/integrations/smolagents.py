@@ -104,6 +104,7 @@ class _Telling:
         self._is_said = False
         self._is_over = False
         self._open: list[str] = []
+        self._last: object = None
 
     async def take(self, step: object) -> None:
         if isinstance(step, ChatMessageStreamDelta):
@@ -119,9 +120,12 @@ class _Telling:
         elif isinstance(step, ActionOutput):
             await self._end_open(step.output)
         elif isinstance(step, ActionStep | PlanningStep):
-            await self._end_step(step)
+            # An agent that has used up its steps tells the last one twice.
+            if step is not self._last:
+                self._last = step
+                await self._end_step(step)
         elif isinstance(step, FinalAnswerStep):
-            await self._to.say(str(step.output), message_id=self._message_id)
+            await self._to.say(str(step.output), message_id=new_id("m"))
 
     def _begin_message(self) -> None:
         if self._is_over:

@@ -31,11 +31,7 @@ SERVER = "tools"
 
 
 class ScriptedProgram(Transport):
-    """
-    Plays a turn for each response, and calls the tools of the SDK's own server.
-
-    ``parent`` is the id of the call as whose sub-agent it speaks.
-    """
+    """Plays a turn for each response, and calls the tools of the SDK's own server."""
 
     def __init__(self, turns: Script) -> None:
         self._turns = turns
@@ -79,15 +75,18 @@ class ScriptedProgram(Transport):
 
     async def _play(self) -> None:
         try:
-            about = {"protocolVersion": "2025-06-18", "capabilities": {}}
-            await self._ask("initialize", {**about, "clientInfo": {"name": "p", "version": "1"}})
-            for turn in self._turns:
-                await self._respond(turn)
-            await self._out.send(result(len(self._turns)))
+            await self._work()
         except Exception as error:
             # As a program does that fails: its output ends, and the reader learns why.
             self._failure = error
         self._out.close()
+
+    async def _work(self) -> None:
+        about = {"protocolVersion": "2025-06-18", "capabilities": {}}
+        await self._ask("initialize", {**about, "clientInfo": {"name": "p", "version": "1"}})
+        for turn in self._turns:
+            await self._respond(turn)
+        await self._out.send(result(len(self._turns)))
 
     async def _respond(self, turn: Turn) -> None:
         message_id = f"msg_{next(self._ids)}"
@@ -111,26 +110,63 @@ class ScriptedProgram(Transport):
         name = block["name"].removeprefix(f"mcp__{SERVER}__")
         asked = {"name": name, "arguments": block["input"]}
         answer = await self._ask("tools/call", asked)
-        told = {
-            "type": "tool_result",
-            "tool_use_id": block["id"],
-            "content": answer["content"][0]["text"],
-            "is_error": answer.get("isError"),
-        }
-        await self._out.send({"type": "user", "message": {"role": "user", "content": [told]}})
+        text, is_error = answer["content"][0]["text"], bool(answer.get("isError"))
+        await self._out.send(answered(block["id"], text, is_error=is_error))
 
     async def _ask(self, method: str, params: Json) -> Json:
         """Ask the SDK's server in this process, as the program does."""
+        message = {"jsonrpc": "2.0", "id": next(self._ids), "method": method, "params": params}
+        answer = await self._request(
+            {"subtype": "mcp_message", "server_name": SERVER, "message": message}
+        )
+        made: Json = answer["response"]["mcp_response"]["result"]
+        return made
+
+    async def _request(self, request: Json) -> Json:
         request_id = f"call_{next(self._ids)}"
         future = self._answers[request_id] = asyncio.get_running_loop().create_future()
-        message = {"jsonrpc": "2.0", "id": next(self._ids), "method": method, "params": params}
-        request = {"subtype": "mcp_message", "server_name": SERVER, "message": message}
         await self._out.send(
             {"type": "control_request", "request_id": request_id, "request": request}
         )
-        answer = await future
-        made: Json = answer["response"]["mcp_response"]["result"]
-        return made
+        return await future
+
+
+class CautiousProgram(ScriptedProgram):
+    """Asks whether it may before each call of a tool."""
+
+    async def _call(self, block: Json) -> None:
+        asked = {"tool_name": block["name"], "input": block["input"], "tool_use_id": block["id"]}
+        answer = (await self._request({"subtype": "can_use_tool", **asked}))["response"]
+        if answer["behavior"] == "allow":
+            await super()._call(block)
+        else:
+            await self._out.send(answered(block["id"], answer["message"], is_error=True))
+
+
+class ToldProgram(ScriptedProgram):
+    """Sends these messages, then its result."""
+
+    def __init__(self, messages: Sequence[Json]) -> None:
+        super().__init__([])
+        self._messages = messages
+
+    async def _work(self) -> None:
+        for message in self._messages:
+            await self._out.send(message)
+        await self._out.send(result(1))
+
+
+def answered(call: str, text: str, *, is_error: bool = False, parent: str | None = None) -> Json:
+    """Return what the program says when a tool has ended."""
+    told = {"type": "tool_result", "tool_use_id": call, "content": text, "is_error": is_error}
+    message = {"role": "user", "content": [told]}
+    return {"type": "user", "message": message, "parent_tool_use_id": parent}
+
+
+def said_whole(message_id: str, *blocks: Json, parent: str | None = None) -> Json:
+    """Return a message of the model, as it comes without its pieces."""
+    message = {"id": message_id, "model": "scripted", "content": list(blocks)}
+    return {"type": "assistant", "message": message, "parent_tool_use_id": parent}
 
 
 def events_of(piece: Think | Say | Call, blocks: list[Json]) -> list[Json]:
