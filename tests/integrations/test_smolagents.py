@@ -97,7 +97,10 @@ async def test_a_plan_is_a_message(emitter: UserWebSocketEmitter, stream_outputs
 async def test_messages_that_come_whole_are_said(emitter: UserWebSocketEmitter) -> None:
     """Without ``stream_outputs``; the calls and the answer are the same."""
     loop = asyncio.get_running_loop()
-    turns = [[Think("I search."), Call("call_1", "search", ('{"q": "bridges"}',))], [Say("Two.")]]
+    turns: Script = [
+        [Think("I search."), Call("call_1", "search", ('{"q": "bridges"}',))],
+        [Say("Two.")],
+    ]
     model = ScriptedModel(turns, loop)
     agent = ToolCallingAgent(tools=[as_tool(search, loop)], model=model, verbosity_level=QUIET)
     async with emitter.run() as run:
@@ -129,7 +132,7 @@ async def test_a_managed_agent_is_a_tool(emitter: UserWebSocketEmitter) -> None:
         description="Knows.",
         verbosity_level=QUIET,
     )
-    turns = [[Call("call_1", "expert", ('{"task": "Which?"}',))], [Say("Two.")]]
+    turns: Script = [[Call("call_1", "expert", ('{"task": "Which?"}',))], [Say("Two.")]]
     boss = ToolCallingAgent(
         tools=[],
         managed_agents=[expert],

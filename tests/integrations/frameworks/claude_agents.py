@@ -128,7 +128,8 @@ class ScriptedProgram(Transport):
         await self._out.send(
             {"type": "control_request", "request_id": request_id, "request": request}
         )
-        return await future
+        answer: Json = await future
+        return answer
 
 
 class CautiousProgram(ScriptedProgram):

@@ -34,7 +34,7 @@ from tests.integrations.frameworks.script import (
 )
 
 
-class ScriptedModel(Model):  # type: ignore[misc, unused-ignore] - where the package is not there
+class ScriptedModel(Model):
     """
     Plays a turn for each response, on whatever thread it is asked.
 
