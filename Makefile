@@ -44,7 +44,7 @@ FRAMEWORKS := .venv-frameworks
 
 test-frameworks: ## The relays of all agent frameworks, in an environment of their own (about 700 MB)
 	test -d $(FRAMEWORKS) || $(PYTHON) -m venv $(FRAMEWORKS)
-	$(FRAMEWORKS)/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[test,claude-agent-sdk,smolagents]'
+	$(FRAMEWORKS)/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[test,claude-agent-sdk,google-adk,smolagents]'
 	$(FRAMEWORKS)/bin/python -m pytest tests/integrations tests/docs/test_python_blocks.py $(PYTEST_ARGS)
 
 tests/frontends/node_modules/.package-lock.json: tests/frontends/package-lock.json

@@ -35,6 +35,7 @@ NEEDS = {
     "pydantic-ai": "pydantic_ai",
     "openai-agents": "agents",
     "claude-agent-sdk": "claude_agent_sdk",
+    "google-adk": "google.adk",
     "smolagents": "smolagents",
 }
 """The package that a page is about."""
@@ -80,6 +81,10 @@ def given_claude_agent_sdk() -> Names:
     return {"mine": options(cli_path=program)}
 
 
+def given_google_adk() -> Names:
+    return {"model": fake("google_agents").ScriptedLlm(model="scripted", turns=list(SEARCH))}
+
+
 def given_smolagents() -> Names:
     agents = fake("small_agents")
     loop = asyncio.get_running_loop()
@@ -97,6 +102,7 @@ GIVEN: dict[str, Callable[[], Names]] = {
     "pydantic-ai": given_pydantic_ai,
     "openai-agents": given_openai_agents,
     "claude-agent-sdk": given_claude_agent_sdk,
+    "google-adk": given_google_adk,
     "smolagents": given_smolagents,
 }
 
@@ -161,5 +167,6 @@ AFTER: dict[str, Callable[[Names, str], Awaitable[None]]] = {
     "pydantic-ai": cleaning,
     "openai-agents": cleaning,
     "claude-agent-sdk": a_tool_and_an_answer,
+    "google-adk": a_tool_and_an_answer,
     "smolagents": a_tool_and_an_answer,
 }

@@ -70,3 +70,8 @@ def said(message: int) -> Row:
 def thought(message: int) -> Row:
     """Return the row of a message's reasoning."""
     return Row("agent_delta", str(message), "", "delta, message_id, part reasoning")
+
+
+def is_input(row: Row) -> bool:
+    """Whether this is the input of a tool, while it grows."""
+    return row.type == "agent_delta" and bool(row.call)

@@ -35,6 +35,8 @@ class Trait(enum.Enum):
     """What a tool raises can end the agent."""
     STOPS = enum.auto()
     """Its models and tools are tasks, which can be cancelled."""
+    STREAMS_INPUTS = enum.auto()
+    """It tells of a tool's input while that grows."""
 
 
 ALL = frozenset(Trait)
@@ -64,7 +66,8 @@ WAYS = {
     "openai-agents": Way("agents", "openai_agents"),
     "openai-agents, hooks": Way("agents", "openai_agents", "answer_with_hooks"),
     "claude-agent-sdk": Way("claude_agent_sdk", "claude_agents", traits=ALL - {Trait.RAISES}),
-    "smolagents": Way("smolagents", "small_agents", traits=frozenset()),
+    "smolagents": Way("smolagents", "small_agents", traits=frozenset({Trait.STREAMS_INPUTS})),
+    "google-adk": Way("google.adk", "google_agents", traits=ALL - {Trait.STREAMS_INPUTS}),
 }
 
 
