@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
-from catenary.errors import CatenaryError, ConfigError, ValidationFailed
+from catenary.errors import CatenaryError, ConfigError, RunCancelled, ValidationFailed
 from catenary.factory import WebSocketBridgeFactory
 from catenary.validate.bridges import Bridge, RemoteBridge, ServedBridge
 from catenary.validate.field import FAULTS_SHOWN, Field
@@ -178,7 +178,7 @@ async def ask(field: Field) -> Outcome:
         field.faults.append(str(error))
     except CatenaryError as error:
         field.faults.append(f"{type(error).__name__}: {error}")
-    except Exception as error:  # a defect of the row or of the bridge: both are reported
+    except (Exception, RunCancelled) as error:  # a defect of the row or of the bridge
         logger.exception("the row %r failed", row.name)
         field.faults.append(f"the row itself failed: {error!r}")
     faults = field.faults
