@@ -98,47 +98,68 @@ async def publish(server: Server, count: int) -> None:
             assert answer.status_code == 201, answer.text
 
 
-async def read(client: Client, count: int) -> list[int]:
-    found: list[int] = []
-    async with asyncio.timeout(PATIENCE):
-        async for event in client:
-            found.append(event.data["n"])
-            if len(found) == count:
-                break
-    return found
+async def all_read(by_node: dict[str, list[Client]], count: int) -> None:
+    """Let every client read so many events, and check that they are those published last."""
+    for client in (client for clients in by_node.values() for client in clients):
+        found: list[int] = []
+        async with asyncio.timeout(PATIENCE):
+            async for event in client:
+                found.append(event.data["n"])
+                if len(found) == count:
+                    break
+        assert found == list(range(count))
 
 
 async def test_they_share_one_port_and_one_log(tmp_path: Path) -> None:
-    """Each takes connections, and whatever one of them is given reaches the readers of all."""
-    async with serving(tmp_path) as server, clients_on_both(server) as by_node:
-        await publish(server, 10)
-        for clients in by_node.values():
-            for client in clients:
-                assert await read(client, 10) == list(range(10))
-        assert await server.stop() == 0
-
-
-async def test_one_start_up_line_says_how_many(tmp_path: Path) -> None:
-    """The first line on standard output names the port and the number; each worker is logged."""
-    async with serving(tmp_path) as server:
+    """Each takes connections; what one is given reaches the readers of all; each may be asked."""
+    first = neighbours(WORKERS)
+    async with (
+        serving(tmp_path, "--worker-ports", str(first)) as server,
+        clients_on_both(server) as by_node,
+    ):
         assert server.said.count("http://") == 1
         assert f"with {WORKERS} workers" in server.said
         for number, worker in enumerate(workers_of(server), start=1):
             assert f"worker {number} is process {worker.pid}" in server.errors()
+        await publish(server, 10)
+        await all_read(by_node, 10)
+        counts = [await connections_of(port) for port in range(first, first + WORKERS)]
+        assert sorted(counts) == sorted(map(len, by_node.values()))
+        assert await server.stop() == 0
 
 
-@pytest.mark.parametrize("whom", ["parent", "group", "all"])
+def neighbours(count: int) -> int:
+    """Return the first of so many ports, one after another, that are free."""
+    for first in range(20_000, 30_000, count):
+        with ExitStack() as stack:
+            try:
+                for port in range(first, first + count):
+                    stack.enter_context(socket.create_server(("127.0.0.1", port)))
+            except OSError:
+                continue
+            return first
+    raise AssertionError("no ports are free")
+
+
+async def connections_of(port: int) -> int:
+    """Ask a worker on its own port how many connections it has."""
+    base_url = f"http://127.0.0.1:{port}"
+    async with httpx.AsyncClient(base_url=base_url, trust_env=False) as http:
+        assert (await http.get("/readyz")).status_code == 200
+        lines = (await http.get("/metrics")).text.splitlines()
+    (line,) = [line for line in lines if line.startswith("catenary_connections ")]
+    return int(float(line.split()[1]))
+
+
+@pytest.mark.parametrize("whom", ["parent", "group"])
 async def test_the_first_signal_drains_all_of_them(tmp_path: Path, whom: str) -> None:
-    """A manager's SIGTERM, a terminal's Ctrl+C, or a SIGTERM to every process: all the same."""
+    """A manager's SIGTERM to the parent, or a terminal's Ctrl+C to all of them."""
     async with serving(tmp_path) as server, clients_on_both(server) as by_node:
         if whom == "parent":
             server.ask_to_stop()
-        elif whom == "group":
+        else:
             for process in (*workers_of(server), psutil.Process(server.pid)):
                 process.send_signal(signal.SIGINT)
-        else:
-            for process in (psutil.Process(server.pid), *workers_of(server)):
-                process.terminate()
         assert await server.ended() == 0
         count = sum(map(len, by_node.values()))
         assert server.errors().count("draining: ") == WORKERS
@@ -156,25 +177,26 @@ async def test_the_second_signal_ends_all_of_them_at_once(tmp_path: Path) -> Non
             assert await server.stop() == 128 + signal.SIGTERM
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
-async def test_one_that_ends_is_replaced(tmp_path: Path, number: signal.Signals) -> None:
-    """Its readers come back and miss nothing; those of the other stay where they are."""
+async def test_one_that_ends_is_replaced(tmp_path: Path) -> None:
+    """Killed or asked to leave: its readers come back and miss nothing; those of the other stay."""
     async with serving(tmp_path) as server, clients_on_both(server) as by_node:
-        before = workers_of(server)
-        before[0].send_signal(number)
+        first, second = workers_of(server)
+        first.kill()
         await publish(server, 20)
-        for clients in by_node.values():
-            for client in clients:
-                assert await read(client, 20) == list(range(20))
+        await all_read(by_node, 20)
         await until(lambda: len(workers_of(server)) == WORKERS)
-        assert before[0] not in workers_of(server)
-        assert before[1] in workers_of(server)
+        assert first not in workers_of(server)
+        assert second in workers_of(server)
+        assert "worker 1 ended with status -9" in server.errors()
         stayed = [
             {client.stats.connections for client in clients} == {1} for clients in by_node.values()
         ]
         assert sorted(stayed) == [False, True]
-        said = "ended with status -9" if number is signal.SIGKILL else "has left in order"
-        assert f"worker 1 {said}" in server.errors()
+        second.terminate()
+        await publish(server, 20)
+        await all_read(by_node, 20)
+        await until(lambda: "worker 2 has left in order" in server.errors())
+        await until(lambda: len(workers_of(server)) == WORKERS)
 
 
 async def test_a_parent_that_is_killed_leaves_nobody_behind(tmp_path: Path) -> None:
@@ -217,36 +239,3 @@ async def test_one_that_never_starts_ends_the_server(tmp_path: Path, app: str) -
     assert out == b""
     says = b"it is broken" if app == "breakable_app" else b"ended with status 7 before it listened"
     assert err.count(says) == 1, err
-
-
-def neighbours(count: int) -> int:
-    """Return the first of so many ports, one after another, that are free."""
-    for first in range(20_000, 30_000, count):
-        with ExitStack() as stack:
-            try:
-                for port in range(first, first + count):
-                    stack.enter_context(socket.create_server(("127.0.0.1", port)))
-            except OSError:
-                continue
-            return first
-    raise AssertionError("no ports are free")
-
-
-async def test_each_may_be_asked_by_itself(tmp_path: Path) -> None:
-    """On its own port a worker shows its own metrics."""
-    first = neighbours(WORKERS)
-    async with (
-        serving(tmp_path, "--worker-ports", str(first)) as server,
-        clients_on_both(server) as by_node,
-    ):
-        counts = []
-        for port in range(first, first + WORKERS):
-            base_url = f"http://127.0.0.1:{port}"
-            async with httpx.AsyncClient(base_url=base_url, trust_env=False) as http:
-                text = (await http.get("/metrics")).text
-                assert (await http.get("/readyz")).status_code == 200
-            (line,) = [
-                line for line in text.splitlines() if line.startswith("catenary_connections ")
-            ]
-            counts.append(float(line.split()[1]))
-        assert sorted(counts) == sorted(float(len(clients)) for clients in by_node.values())
