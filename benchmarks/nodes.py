@@ -155,9 +155,7 @@ async def measure(count: int, options: Namespace) -> list[dict[str, Any]]:
     async with AsyncExitStack() as stack:
         folder = stack.enter_context(tempfile.TemporaryDirectory())
         url, store = stack.enter_context(redis(folder))
-        nodes = await asyncio.gather(
-            *(stack.enter_async_context(node(url)) for _ in range(count))
-        )
+        nodes = await asyncio.gather(*(stack.enter_async_context(node(url)) for _ in range(count)))
         bench = Bench(nodes, await connect(nodes, options.users), store, options)
         # What is done once, such as loading the scripts and each user's first term.
         await bench.at(RATES[0])
