@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import logging
 import sys
 import time
 from typing import Any
@@ -63,6 +64,8 @@ async def window(bridge: Bridge, wish: dict[str, Any]) -> dict[str, float]:
 
 
 async def main(options: argparse.Namespace) -> None:
+    # It warns of events that are late, and at the knee they are.
+    logging.getLogger("catenary").setLevel(logging.ERROR)
     bridge = Bridge(options)
     serving = asyncio.create_task(bridge.server.serve())
     while not bridge.server.started:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import itertools
 import json
 import resource
 import sys
@@ -25,6 +26,7 @@ from typing import Any
 
 from append import cpu_of, free_port, redis
 from load import Load, Reader
+from redis import Redis
 from rich.console import Console
 from rich.table import Table
 
@@ -34,6 +36,8 @@ ENOUGH = 0.9
 """So much of what was asked for has to be acknowledged, and delivered, within the window."""
 
 SETTLE_SECONDS = 1.0
+EVENTS = 10
+"""For memory each user gets so many, twice, one a second."""
 
 
 class Node:
@@ -146,7 +150,36 @@ class Bench:
 
 def is_past(result: dict[str, Any]) -> bool:
     """Whether a rate was too much."""
-    return min(result["acknowledged"], result["delivered"]) < ENOUGH * result["asked"]  # type: ignore[no-any-return]
+    return bool(min(result["acknowledged"], result["delivered"]) < ENOUGH * result["asked"])
+
+
+def used_bytes(url: str) -> int:
+    """Return the memory that a Redis uses."""
+    with Redis.from_url(url) as client:
+        return int(client.info("memory")["used_memory"])
+
+
+async def memory(options: Namespace) -> dict[str, Any]:
+    """Say what a connected user takes in Redis, the first events of a user, and further ones."""
+    async with AsyncExitStack() as stack:
+        folder = stack.enter_context(tempfile.TemporaryDirectory())
+        url, _ = stack.enter_context(redis(folder))
+        first = await stack.enter_async_context(node(url))
+        used = [used_bytes(url)]
+        await connect([first], options.users)
+        used.append(used_bytes(url))
+        users = [f"user_{number}" for number in range(options.users)]
+        for _ in range(2):
+            emitted = await first.window(users, options.users, EVENTS)
+            used.append(used_bytes(url))
+        each = [(then - now) / options.users for now, then in itertools.pairwise(used)]
+        return {
+            "users": options.users,
+            "bytes_of_a_connected_user": round(each[0]),
+            "bytes_of_the_first_events": round(each[1]),
+            "bytes_of_as_many_more": round(each[2]),
+            "events_each_time": round(emitted["emitted"] / options.users, 1),
+        }
 
 
 async def measure(count: int, options: Namespace) -> list[dict[str, Any]]:
@@ -174,6 +207,9 @@ def show(results: list[dict[str, Any]]) -> None:
 
 
 async def main(options: Namespace) -> None:
+    if options.memory:
+        print(json.dumps(await memory(options)))
+        return
     for count in options.nodes:
         results = await measure(count, options)
         if options.json:
@@ -190,5 +226,6 @@ if __name__ == "__main__":
     parser.add_argument("--seconds", type=float, default=4)
     parser.add_argument("--rates", type=int, nargs="+", default=RATES)
     parser.add_argument("--placement", choices=("beside", "across"), default="across")
+    parser.add_argument("--memory", action="store_true", help="of Redis, and nothing else")
     parser.add_argument("--json", action="store_true")
     asyncio.run(main(parser.parse_args()))
