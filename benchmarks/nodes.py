@@ -37,7 +37,10 @@ ENOUGH = 0.9
 
 SETTLE_SECONDS = 1.0
 EVENTS = 10
-"""For memory each user gets so many, twice, one a second."""
+"""Quiet users get so many, twice, one in 2 s."""
+
+IDLE_SECONDS = 36
+"""Two heartbeats, and one comparison of heads."""
 
 
 class Node:
@@ -159,22 +162,28 @@ def used_bytes(url: str) -> int:
         return int(client.info("memory")["used_memory"])
 
 
-async def memory(options: Namespace) -> dict[str, Any]:
-    """Say what a connected user takes in Redis, the first events of a user, and further ones."""
+async def quiet(options: Namespace) -> dict[str, Any]:
+    """Say what connected users cost that get little: in Redis memory, and CPU while nothing comes."""
     async with AsyncExitStack() as stack:
         folder = stack.enter_context(tempfile.TemporaryDirectory())
-        url, _ = stack.enter_context(redis(folder))
+        url, store = stack.enter_context(redis(folder))
         first = await stack.enter_async_context(node(url))
         used = [used_bytes(url)]
         await connect([first], options.users)
         used.append(used_bytes(url))
         users = [f"user_{number}" for number in range(options.users)]
+        before = cpu_of(store)
+        idle = await first.window(users, 0, IDLE_SECONDS)
+        of_store = cpu_of(store) - before
         for _ in range(2):
-            emitted = await first.window(users, options.users, EVENTS)
+            emitted = await first.window(users, options.users / 2, 2 * EVENTS)
             used.append(used_bytes(url))
         each = [(then - now) / options.users for now, then in itertools.pairwise(used)]
+        user_seconds = options.users * IDLE_SECONDS
         return {
             "users": options.users,
+            "node_us_a_user_and_second": round(idle["cpu"] / user_seconds * 1e6, 2),
+            "redis_us_a_user_and_second": round(of_store / user_seconds * 1e6, 2),
             "bytes_of_a_connected_user": round(each[0]),
             "bytes_of_the_first_events": round(each[1]),
             "bytes_of_as_many_more": round(each[2]),
@@ -207,8 +216,8 @@ def show(results: list[dict[str, Any]]) -> None:
 
 
 async def main(options: Namespace) -> None:
-    if options.memory:
-        print(json.dumps(await memory(options)))
+    if options.quiet:
+        print(json.dumps(await quiet(options)))
         return
     for count in options.nodes:
         results = await measure(count, options)
@@ -226,6 +235,6 @@ if __name__ == "__main__":
     parser.add_argument("--seconds", type=float, default=4)
     parser.add_argument("--rates", type=int, nargs="+", default=RATES)
     parser.add_argument("--placement", choices=("beside", "across"), default="across")
-    parser.add_argument("--memory", action="store_true", help="of Redis, and nothing else")
+    parser.add_argument("--quiet", action="store_true", help="users that get little")
     parser.add_argument("--json", action="store_true")
     asyncio.run(main(parser.parse_args()))
