@@ -135,6 +135,13 @@ export interface PositionStorage {
 }
 
 /**
+ * The commands without an answer, as texts by their ids, in the order they were given.
+ *
+ * A plain `Map` does; `tabOutbox` makes one that outlives a refresh.
+ */
+export type Outbox = Map<string, string>;
+
+/**
  * Something went wrong that a program can tell apart by its `code`.
  *
  * The codes of the wire (`handler_failed`, `not_found`, …) and the client's own: `closed` (the client

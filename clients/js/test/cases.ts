@@ -49,7 +49,7 @@ export class Runner {
 
   constructor({ after, thread_ids: threadIds = [] }: Case["initial"], draw: number) {
     this.#draw = draw;
-    this.#session = new Session(after, threadIds, () => draw);
+    this.#session = new Session(after, threadIds, undefined, () => draw);
     this.#do(() => this.#session.start(0));
   }
 
@@ -111,12 +111,11 @@ export class Runner {
       case "deliver":
         queues.delivered.push(effect.item);
         break;
-      case "reply":
-        queues.outcomes.push({ ...effect.ack, id: effect.id, reply: effect.ack["reply"] ?? null });
+      case "outcome": {
+        const { id, ack, error } = effect;
+        queues.outcomes.push(ack ? { ...ack, id, reply: ack["reply"] ?? null } : { id, error: error.code });
         break;
-      case "failure":
-        queues.outcomes.push({ id: effect.id, error: effect.error.code });
-        break;
+      }
       case "error":
         if (effect.error.closeCode !== undefined) queues.closed.push(effect.error.closeCode);
         else queues.errors.push({ code: effect.error.code });
