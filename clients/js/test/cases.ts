@@ -19,11 +19,12 @@ export interface Case {
 
 const FOLDER = new URL("../../../protocol/cases/", import.meta.url);
 
-/** All files of cases, by name. */
-export function caseFiles(): { file: string; cases: Case[] }[] {
+/** The files of cases of one kind, by name: those of the session, or of the fold. */
+export function caseFiles<T extends { steps: Step[] } = Case>(kind: "session" | "fold"): { file: string; cases: T[] }[] {
   const names = readdirSync(FOLDER).filter((name) => name.endsWith(".json"));
-  return names.map((name) => {
-    const { cases } = JSON.parse(readFileSync(new URL(name, FOLDER), "utf8")) as { cases: Case[] };
+  const wanted = names.filter((name) => name.startsWith("fold") === (kind === "fold"));
+  return wanted.map((name) => {
+    const { cases } = JSON.parse(readFileSync(new URL(name, FOLDER), "utf8")) as { cases: T[] };
     return { file: name.replace(".json", ""), cases };
   });
 }
