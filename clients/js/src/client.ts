@@ -2,6 +2,7 @@ import { attempt } from "./attempt.js";
 import type { Effect, Outcome } from "./effects.js";
 import type { Listeners, Options, Socket } from "./options.js";
 import { watchPage, type Page } from "./page.js";
+import { randomId } from "./random-id.js";
 import { Session } from "./session.js";
 import {
   CatenaryError,
@@ -366,11 +367,6 @@ export class Client {
 /** Seconds of a clock that only rises. */
 function now(): number {
   return performance.now() / 1000;
-}
-
-/** 128 random bits. */
-function randomId(): string {
-  return crypto.getRandomValues(new Uint32Array(4)).join("-");
 }
 
 function text(url: Options["url"]): string {
