@@ -12,6 +12,7 @@ import type {
 
 /** The part of `WebSocket` that a client uses. */
 export interface Socket {
+  onopen: (() => void) | null;
   onmessage: ((event: { data: unknown }) => void) | null;
   onclose: ((event: { code: number; reason: string }) => void) | null;
   onerror: ((event: never) => void) | null;
