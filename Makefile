@@ -9,8 +9,7 @@ BIN := $(VENV)/bin
 PYTEST_ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-python test-js test-frontends lint types bench docs conformance clean \
-	chromium redis
+.PHONY: help run test test-python test-js test-frontends lint types bench docs conformance clean servers
 
 help: ## What can be made
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-12s %s\n", $$1, $$2}'
@@ -30,7 +29,7 @@ run: $(VENV)/installed-run ## Install, and run the demo: http://127.0.0.1:8000
 
 test: test-python test-js test-frontends ## Install, and run all tests
 
-test-python: $(VENV)/installed-test chromium redis
+test-python: $(VENV)/installed-test servers
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
 
 test-js: clients/js/node_modules/.package-lock.json
@@ -46,19 +45,16 @@ tests/frontends/node_modules/.package-lock.json: tests/frontends/package-lock.js
 clients/js/node_modules/.package-lock.json: clients/js/package-lock.json
 	cd clients/js && npm ci --no-audit --no-fund
 
-# The browser tests use Debian's Chromium; elsewhere install Chromium as your system does.
-chromium:
-	@command -v chromium >/dev/null 2>&1 || { \
-	if command -v apt-get >/dev/null 2>&1 && [ "$$(id -u)" = 0 ]; then \
-	apt-get update -q && DEBIAN_FRONTEND=noninteractive apt-get install -qy chromium; \
-	else echo "chromium is not installed: the browser tests will be skipped"; fi; }
+# What the tests start beside the bridge, as Debian has it; elsewhere install it as your system does.
+SERVERS := chromium:chromium redis-server:redis-server haproxy:haproxy nft:nftables
 
-# The tests start servers of their own; elsewhere install Redis 6.2 or later as your system does.
-redis:
-	@command -v redis-server >/dev/null 2>&1 || { \
+servers:
+	@for pair in $(SERVERS); do \
+	command -v $${pair%%:*} >/dev/null 2>&1 || missing="$$missing $${pair##*:}"; done; \
+	if [ -z "$$missing" ]; then exit 0; fi; \
 	if command -v apt-get >/dev/null 2>&1 && [ "$$(id -u)" = 0 ]; then \
-	apt-get update -q && DEBIAN_FRONTEND=noninteractive apt-get install -qy redis-server nftables; \
-	else echo "redis-server is not installed: the tests of the Redis log will be skipped"; fi; }
+	apt-get update -q && DEBIAN_FRONTEND=noninteractive apt-get install -qy $$missing; \
+	else echo "not installed:$$missing; the tests that need them will be skipped"; fi
 
 lint: $(VENV)/installed-test ## ruff, both as a linter and as a formatter
 	$(BIN)/ruff check .

@@ -147,7 +147,9 @@ async def main(options: argparse.Namespace) -> None:
             ("redis everysec", ("--appendonly", "yes")),
             ("redis always", ("--appendonly", "yes", "--appendfsync", "always")),
         ):
-            with redis(folder, *more) as (url, process):
+            own = Path(folder) / name.replace(" ", "-")
+            own.mkdir()
+            with redis(str(own), *more) as (url, process):
                 await measure(name, url, options, lambda process=process: cpu_of(process))
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import ipaddress
 import os
-import re
 import secrets
 from collections.abc import Mapping
 from pathlib import Path
@@ -27,6 +26,7 @@ from catenary.auth import JwtVerifier
 from catenary.errors import ConfigError
 from catenary.eventlog.base import EventLog
 from catenary.eventlog.model import Durability
+from catenary.eventlog.urls import without_secrets
 from catenary.factory import RUN_DRAIN_TIMEOUT
 from catenary.limits import Limits
 from catenary.observe.monitoring import MONITORING, Monitoring
@@ -324,7 +324,7 @@ def check_durability(settings: Settings, log: EventLog) -> None:
     wanted = log.required = required_durability(settings)
     if wanted is not None and not log.is_shared and log.durability.is_below(wanted):
         raise ConfigError(
-            f"{env_name('durability')} asks for {wanted}, and {log.url.partition('?')[0]} gives "
+            f"{env_name('durability')} asks for {wanted}, and {log.shown_url.partition('?')[0]} gives "
             f"{log.durability}: choose another log, such as sqlite:///events.db (power), or ask "
             "for less"
         )
@@ -367,5 +367,4 @@ def _masked(value: Any) -> str:
         return "–"
     if isinstance(value, tuple):
         return ", ".join(value)
-    # A store's address may hold its password.
-    return re.sub(r"(?<=://)[^/@]*@", "…@", str(value))
+    return without_secrets(str(value))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tests.cli.conftest import CommandLine
-from tests.redis_server import url_of_its_own
+from tests.redis_server import shared_server, url_of_its_own
 
 
 def test_doctor_says_which_durability_is_in_force(catenary: CommandLine) -> None:
@@ -40,6 +40,22 @@ def test_a_redis_that_is_not_there_is_said(catenary: CommandLine) -> None:
     said = catenary("doctor", "--dev", "--log", "redis://:hidden@127.0.0.1:1/0", "--port", "0")
     assert said.status == 1
     assert "127.0.0.1:1" in said.out
+    assert "hidden" not in said.out + said.err
+
+
+@pytest.mark.parametrize(
+    "query", ["?durability=power", "?sentinel=m&sentinel_password=hidden", "?cluster=1", "?evict=1"]
+)
+def test_no_password_is_ever_shown(
+    catenary: CommandLine, query: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Whatever is wrong, what is said and logged has no password in it."""
+    server = shared_server().url.replace("//", "//user:hidden@")
+    for command in ("doctor", "config"):
+        said = catenary(command, "--dev", "--log", server + query, "--port", "0")
+        assert "127.0.0.1" in said.out
+        assert "hidden" not in said.out + said.err + caplog.text
+    said = catenary("doctor", "--dev", "--log", "postgres://user:hidden@host", "--port", "0")
     assert "hidden" not in said.out + said.err
 
 

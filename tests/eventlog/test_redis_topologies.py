@@ -12,6 +12,7 @@ import pytest
 from redis import Redis
 from redis.exceptions import RedisError
 
+from catenary.errors import ConfigError
 from catenary.eventlog.redis.keys import Keys
 from catenary.eventlog.redis.log import RedisLog
 from catenary.eventlog.redis.store import slot_of
@@ -178,6 +179,14 @@ async def test_a_cluster_holds_many_users(cluster: Cluster) -> None:
         assert await logs[0].new_term() == 40
         for log in logs:
             await log.stop()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(90)
+async def test_a_node_of_a_cluster_alone_is_refused(cluster: Cluster) -> None:
+    """Without ``cluster=1`` most users would be on other nodes."""
+    with pytest.raises(ConfigError, match="cluster=1"):
+        await RedisLog(cluster.nodes[0].url).start()
 
 
 @pytest.mark.slow

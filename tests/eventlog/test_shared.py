@@ -175,6 +175,9 @@ class Wired(SharedNodes):
     def _tell(self, node: str, message: bytes) -> None:
         self.wire[node].hear(message)
 
+    def refresh(self) -> None:
+        """Nobody forgets on a wire."""
+
 
 class Parrot:
     """Repeats the question."""

@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from catenary import UsageError
-from catenary.errors import ConfigError, ValidationFailed
+from catenary.errors import ConfigError, RunCancelled, ValidationFailed
 from catenary.validate.bridges import RemoteBridge
 from catenary.validate.campaign import Campaign, Progress, chosen_rows
 from catenary.validate.field import Field
@@ -95,13 +95,20 @@ async def test_a_defect_of_a_row_is_reported_and_does_not_end_the_campaign() -> 
     async def broken(field: Field) -> str:
         return str(1 // 0)
 
+    @sample.row("cancelled", asked="somebody cancels its run")
+    async def cancelled(field: Field) -> str:
+        raise RunCancelled("run_1", "not by the row")
+
     @sample.row("next", asked="it holds")
     async def next_one(field: Field) -> str:
         return "fine"
 
     report = await Campaign(sample.rows, scale=Scale.QUICK).run()
-    assert [outcome.verdict for outcome in report.outcomes] == [Verdict.FALLS_SHORT, Verdict.HOLDS]
+    assert [outcome.verdict for outcome in report.outcomes] == [
+        Verdict.FALLS_SHORT, Verdict.FALLS_SHORT, Verdict.HOLDS,
+    ]  # fmt: skip
     assert "ZeroDivisionError" in report.outcomes[0].faults[0]
+    assert "RunCancelled" in report.outcomes[1].faults[0]
     assert not report.holds
 
 

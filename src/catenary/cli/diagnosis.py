@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 from catenary.errors import CatenaryError, ConfigError, LogUnavailable
 from catenary.eventlog.opening import open_log
+from catenary.eventlog.urls import without_secrets
 from catenary.serving.server import listen, raise_open_files_limit
 from catenary.settings import Settings, check_durability, required_durability, secured, verifier
 
@@ -74,7 +75,7 @@ async def check_log(settings: Settings) -> Finding:
     except LogUnavailable as error:
         return Finding(Grade.WRONG, "event log", str(error))
     except (CatenaryError, OSError) as error:
-        text = f"{settings.log}: {error}. Check the address, the directory and its permissions"
+        text = f"{without_secrets(settings.log)}: {error}. Check the address, the directory and its permissions"
         return Finding(Grade.WRONG, "event log", text)
     try:
         # Reading a new log's head makes its first term: one commit.

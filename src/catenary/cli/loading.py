@@ -85,6 +85,6 @@ def _with_its_own_log(
     if options.get("log") and settings.log != factory.log.url:
         raise ConfigError(
             f"--log is {settings.log}, and the bridge {settings.app} has its own log "
-            f"{factory.log.url}. Leave --log out, or name a function that takes log="
+            f"{factory.log.shown_url}. Leave --log out, or name a function that takes log="
         )
     return factory

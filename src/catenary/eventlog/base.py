@@ -32,6 +32,7 @@ from catenary.eventlog.nodes import Nodes
 from catenary.eventlog.overdue import close_overdue_runs
 from catenary.eventlog.seen import SeenWatch
 from catenary.eventlog.stream import HeldRun, Stream, Watcher
+from catenary.eventlog.urls import without_secrets
 from catenary.events import AgentCancelled, AgentError
 from catenary.fold import RunState
 from catenary.observe.counters import Latencies
@@ -79,6 +80,11 @@ class EventLog(Accepting):
         self.nodes = Nodes()
         """The processes that share this log, and their users."""
         self._seen_watch = SeenWatch()
+
+    @property
+    def shown_url(self) -> str:
+        """The URL without the passwords in it, for errors and logs."""
+        return without_secrets(self.url)
 
     @property
     def survives(self) -> str:

@@ -124,8 +124,8 @@ class CommittingLog(IntakeLog):
                     self._commit_until_done(group, life)
                     self._keep_up(life, is_idle=False)
         except BaseException as error:
-            logger.critical("the writer of %s failed", self.url, exc_info=True)
-            reason = LogUnavailable(f"the writer of {self.url} failed: {error!r}")
+            logger.critical("the writer of %s failed", self.shown_url, exc_info=True)
+            reason = LogUnavailable(f"the writer of {self.shown_url} failed: {error!r}")
             self._abandon_all(life, reason, group)
         finally:
             self._close_store()
@@ -247,9 +247,9 @@ class CommittingLog(IntakeLog):
     def _note_problem(self, error: Exception | None) -> None:
         former, self._problem = self._problem, None if error is None else str(error)
         if error is not None and former is None:
-            logger.error("%s does not commit, events wait: %s", self.url, error)
+            logger.error("%s does not commit, events wait: %s", self.shown_url, error)
         elif error is None and former is not None:
-            logger.warning("%s commits again", self.url)
+            logger.warning("%s commits again", self.shown_url)
 
     # Life
 
@@ -317,4 +317,4 @@ def _commit_at_exit() -> None:
             life.stop(EXIT_TIMEOUT)
     for log, life in lives:
         if life is not None and not life.wait_closed(deadline - time.monotonic()):
-            logger.error("%s was not closed within %s s at exit", log.url, EXIT_TIMEOUT)
+            logger.error("%s was not closed within %s s at exit", log.shown_url, EXIT_TIMEOUT)

@@ -13,6 +13,7 @@ from catenary.eventlog.base import EventLog
 from catenary.eventlog.memory import MemoryLog
 from catenary.eventlog.model import Durability
 from catenary.eventlog.sqlite import SqliteLog
+from catenary.eventlog.urls import without_secrets
 
 _SUPPORTED = (
     "memory://, sqlite:///file.db (sqlite:////absolute/file.db) and redis://host:6379/0 (rediss:// "
@@ -55,7 +56,9 @@ def open_log(url: str, **options: Any) -> EventLog:
         return _redis(url, options)
     if parts.scheme == "nats":
         raise ConfigError(f"this version has no log for nats://; it supports {_SUPPORTED}")
-    raise ConfigError(f"{url!r} names no event log; this version supports {_SUPPORTED}")
+    raise ConfigError(
+        f"{without_secrets(url)!r} names no event log; this version supports {_SUPPORTED}"
+    )
 
 
 def _memory(url: str, parts: SplitResult, options: dict[str, Any]) -> EventLog:
@@ -113,7 +116,9 @@ def _durability(url: str, parts: SplitResult) -> Durability:
 def _shared(key: str, options: dict[str, Any]) -> EventLog | None:
     log = _logs.get(key)
     if log is not None and _options[key] != options:
-        raise ConfigError(f"{key} is open in this process with other options: {_options[key]}")
+        raise ConfigError(
+            f"{without_secrets(key)} is open in this process with other options: {_options[key]}"
+        )
     return log
 
 

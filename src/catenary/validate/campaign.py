@@ -9,12 +9,13 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
-from catenary.errors import CatenaryError, ConfigError, ValidationFailed
+from catenary.errors import CatenaryError, ConfigError, RunCancelled, ValidationFailed
 from catenary.factory import WebSocketBridgeFactory
 from catenary.validate.bridges import Bridge, RemoteBridge, ServedBridge
 from catenary.validate.field import FAULTS_SHOWN, Field
 from catenary.validate.results import Outcome, Report, Verdict
 from catenary.validate.rows import Need, Pace, Row, Scale, Suite
+from catenary.validate.stores import LoadBalancer, RedisServer
 from catenary.validate.surroundings import surroundings
 
 logger = logging.getLogger("catenary.validate")
@@ -149,6 +150,10 @@ def missing_here(row: Row, bridge: Bridge) -> list[Need]:
     met = set(bridge.met)
     if Need.OWN_BRIDGE in met:
         met.add(Need.PROCESS)
+        if RedisServer.is_installed():
+            met.add(Need.REDIS)
+        if LoadBalancer.is_installed():
+            met.add(Need.LOAD_BALANCER)
     return [need for need in row.needs if need not in met]
 
 
@@ -173,7 +178,7 @@ async def ask(field: Field) -> Outcome:
         field.faults.append(str(error))
     except CatenaryError as error:
         field.faults.append(f"{type(error).__name__}: {error}")
-    except Exception as error:  # a defect of the row or of the bridge: both are reported
+    except (Exception, RunCancelled) as error:  # a defect of the row or of the bridge
         logger.exception("the row %r failed", row.name)
         field.faults.append(f"the row itself failed: {error!r}")
     faults = field.faults

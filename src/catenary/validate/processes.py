@@ -20,6 +20,7 @@ from catenary.auth import sign_token
 from catenary.errors import ValidationFailed
 from catenary.validate.bridges import RemoteBridge
 from catenary.validate.rows import Need
+from catenary.validate.stores import free_port
 
 START_SECONDS = 20.0
 ERROR_LINES = 30
@@ -57,13 +58,16 @@ class BridgeProcess(RemoteBridge):
     @classmethod
     def on_a_free_port(cls, *, log: str = "memory://", app: str = APP, **settings: object) -> Self:
         """Return one that has not started."""
-        return cls(
-            _free_port(),
-            log=log,
-            app=app,
-            secret=secrets.token_urlsafe(32),
-            api_key=secrets.token_urlsafe(24),
-            **settings,
+        (process,) = cls.nodes(1, log=log, app=app, **settings)
+        return process
+
+    @classmethod
+    def nodes(cls, count: int, *, log: str, app: str = APP, **settings: object) -> tuple[Self, ...]:
+        """Return several that have not started, with one log, secret and key."""
+        secret, api_key = secrets.token_urlsafe(32), secrets.token_urlsafe(24)
+        return tuple(
+            cls(free_port(), log=log, app=app, secret=secret, api_key=api_key, **settings)
+            for _ in range(count)
         )
 
     # Life
@@ -176,11 +180,3 @@ class BridgeProcess(RemoteBridge):
     ) -> None:
         await self.kill()
         self.close()
-
-
-def _free_port() -> int:
-    import socket  # noqa: PLC0415 - one look at what is free
-
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])

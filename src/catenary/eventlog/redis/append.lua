@@ -136,13 +136,17 @@ local function append(b, m, s, z, r, k)
       end
     end
   end
-  hset(m, more)
-  note_tools(r, b[9])
+  if #b[9] > 0 then note_tools(r, b[9]) end
   for _, key in ipairs(b[11]) do
     redis.call('HSET', k, key[1], (first + key[3]) .. ' ' .. meta.e .. ' ' .. key[2])
   end
   if #b[11] > 0 then forget_old_keys(k) end
   local runs = 0
+  if #b[6] > 0 or #b[8] > 0 then
+    -- Written now: closing takes it away again, and trimming asks which runs are open.
+    hset(m, more)
+    more = {}
+  end
   for i, stop in ipairs(b[8]) do
     local run, seq = stop[1], first + stop[3]
     redis.call('HSET', r, 'e:' .. run, stop[2] .. ' ' .. seq .. ' ' .. now)
@@ -159,7 +163,7 @@ local function append(b, m, s, z, r, k)
     must_fold = trim(m, meta, s, z, due, log, now) or must_fold
   end
   keep(meta, now, m, s, z, r, k)
-  finish(m, meta, channel)
+  finish(m, meta, channel, more)
   return { 1, meta.e, first, now, cancels, must_fold, runs }
 end
 

@@ -8,7 +8,7 @@ from redis.exceptions import RedisError
 
 from catenary.errors import ConfigError
 from catenary.eventlog.model import Durability
-from catenary.eventlog.redis.address import Address
+from catenary.eventlog.redis.address import Address, Topology
 from catenary.eventlog.redis.errors import errors_of
 from catenary.eventlog.redis.link import Link
 from catenary.eventlog.redis.store import Store
@@ -30,7 +30,12 @@ def in_force(store: Store, address: Address, required: Durability | None) -> InF
     Raises:
         ConfigError: If it is less than the URL asks for or is required, or a server evicts keys.
     """
-    rows = [_row(link) for link in store.links()]
+    links = store.links()
+    if address.topology is not Topology.CLUSTER:
+        for link in links:
+            if link.info("cluster").get("cluster_enabled") == "1":
+                raise ConfigError(f"{link.where} is a node of a cluster: add cluster=1 to the URL")
+    rows = list(map(_row, links))
     weakest = min(rows, key=lambda row: list(Durability).index(row.durability))
     for wanted in (address.durability, required):
         if wanted is not None and weakest.durability.is_below(wanted):

@@ -43,6 +43,10 @@ def explained(where: str, error: driver.RedisError | OSError) -> Exception:
     is_denied = "NOPERM" in text or "The user executing the script can't" in text
     if isinstance(error, driver.NoPermissionError) or is_denied:
         return ConfigError(f"{text}. docs/how-to/redis.md lists what its user must be allowed")
+    if "unknown command 'SENTINEL'" in text:
+        return ConfigError(f"{where} are no sentinels: sentinel= is for URLs that name sentinels")
+    if "cluster support disabled" in text:
+        return ConfigError(f"{where} is no cluster: leave cluster=1 out of the URL")
     if isinstance(error, driver.AuthenticationError):
         return ConfigError(f"{text}. Check the user and the password in the URL")
     if isinstance(error, driver.AskError):

@@ -57,9 +57,9 @@ local META = { 'e', 'h', 'f', 'T', 'p', 'n', 'b', 'a', 'oc', 'u', 's' }
 -- lost alone: then it goes on after what its stream holds.
 local function meta_of(v, stream, epoch)
   if v[1] then
-    return { e = v[1], h = tonumber(v[2]), f = tonumber(v[3]), T = v[4] or '', p = v[5],
+    return { e = v[1], h = tonumber(v[2]), f = tonumber(v[3]), T = v[4], p = v[5],
       n = tonumber(v[6]), b = tonumber(v[7]), a = tonumber(v[8]), oc = tonumber(v[9]),
-      u = tonumber(v[10]), s = v[11] or '' }
+      u = tonumber(v[10]), s = v[11] or '', was = v }
   end
   local meta = { e = epoch, h = 0, f = 1, T = '', p = PROCESS, n = 0, b = 0, a = 0, oc = 0,
     u = 0, s = '', is_new = true }
@@ -80,13 +80,18 @@ local function load(key, stream, epoch)
   return meta_of(redis.call('HMGET', key, unpack(META)), stream, epoch)
 end
 
-local function pairs_of(meta)
-  return { 'e', meta.e, 'h', meta.h, 'f', meta.f, 'T', meta.T, 'p', meta.p, 'n', meta.n,
-    'b', meta.b, 'a', meta.a, 'oc', meta.oc, 'u', meta.u }
-end
-
-local function save(key, meta)
-  redis.call('HSET', key, unpack(pairs_of(meta)))
+-- Store what has changed of a log's meta, with other fields of the same hash.
+local function save(key, meta, fields)
+  fields = fields or {}
+  local was = meta.was or {}
+  for i = 1, 10 do
+    local value = meta[META[i]]
+    if tostring(value) ~= was[i] then
+      fields[#fields + 1] = META[i]
+      fields[#fields + 1] = value
+    end
+  end
+  if #fields > 0 then hset(key, fields) end
 end
 
 -- End the current term at the head; the last eight are kept.
@@ -128,8 +133,8 @@ end
 
 -- Store a log's meta, then tell its readers what was added: last, so that a call
 -- that may not publish has stored all that tells a repeat from a new batch.
-local function finish(key, meta, channel)
-  redis.call('HSET', key, unpack(pairs_of(meta)))
+local function finish(key, meta, channel, fields)
+  save(key, meta, fields)
   for _, d in ipairs(meta.to_tell or {}) do redis.call(PUBLISH, channel, d) end
 end
 

@@ -64,7 +64,7 @@ class Script(NamedTuple):
 
 @cache
 def _source(name: str) -> str:
-    return resources.files(__package__).joinpath(f"{name}.lua").read_text("utf-8")
+    return resources.files("catenary.eventlog.redis").joinpath(f"{name}.lua").read_text("utf-8")
 
 
 def scripts_for(rules: Rules, process: str, *, is_sharded: bool) -> dict[str, Script]:

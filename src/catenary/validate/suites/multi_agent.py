@@ -145,7 +145,7 @@ async def _ends_with(field: Field, audience_end: str, runs: int, reader: Reader)
 
 @multi_agent.row(
     "agents that fail",
-    asked="8 agents raise in the middle of a tool: each run ends with one agent_error, its tool closed",
+    asked="8 agents raise in the middle of a tool: each run ends with one agent_error that says why, its tool closed",
     needs=(Need.OWN_BRIDGE,),
 )
 async def agents_that_fail(field: Field) -> str:
@@ -164,13 +164,15 @@ async def agents_that_fail(field: Field) -> str:
         measured = await _ends_with(field, "agent_error", 8, reader)
         inputs, outputs = _tools(reader)
         field.expect(inputs.keys() == outputs.keys(), "a tool stays open")
+        said = {a.event.data["message"] for a in reader.arrivals if a.event.type == "agent_error"}
+        field.expect(said == {"the model refused"}, f"the ends say {said}")
         field.judge(audience)
         return measured
 
 
 @multi_agent.row(
     "agents that are cancelled",
-    asked="6 agents, tasks and threads, are cancelled: each run ends with one agent_cancelled",
+    asked="6 agents, tasks and threads, are cancelled: each is interrupted, each run ends with one agent_cancelled",
     needs=(Need.OWN_BRIDGE,),
 )
 async def agents_that_are_cancelled(field: Field) -> str:
@@ -202,7 +204,7 @@ async def agents_that_are_cancelled(field: Field) -> str:
         await reader.until(lambda: len(events_by_run(reader)) == 6, what="told of 6 starts")
         for number in range(6):
             await emitter.cancel_run(f"{field.user()}-{number}", reason="enough")
-        await asyncio.wait(working)
+        await together(working)
         measured = await _ends_with(field, "agent_cancelled", 6, reader)
         field.judge(audience)
         return measured
