@@ -32,8 +32,8 @@ test: test-python test-js test-frontends ## Install, and run all tests
 test-python: $(VENV)/installed-test servers
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
 
-test-js: clients/js/node_modules/.package-lock.json
-	cd clients/js && npm test
+test-js: $(VENV)/installed-test clients/js/node_modules/.package-lock.json
+	cd clients/js && CATENARY_PYTHON=$(abspath $(BIN)/python) npm test
 
 # The front ends' own packages, against a real server.
 test-frontends: $(VENV)/installed-test tests/frontends/node_modules/.package-lock.json

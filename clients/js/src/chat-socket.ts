@@ -14,8 +14,8 @@ export type ChatSocketClass = new (url: string | URL, protocols?: string | strin
  */
 export function webSocket(options: WebSocketOptions = {}): ChatSocketClass {
   return class extends ChatSocket {
-    constructor(url: string | URL) {
-      super(`${url}`, options);
+    constructor(url: string | URL, protocols?: string | string[]) {
+      super(`${url}`, options, protocols === undefined ? undefined : [protocols].flat());
     }
   };
 }
@@ -42,12 +42,15 @@ export class ChatSocket implements LineOwner {
   onmessage: Handler<{ data: unknown }> = null;
   onerror: Handler = null;
   onclose: Handler = null;
+  /** @internal */
+  readonly protocols: readonly string[];
   readonly #url: string;
   readonly #line: Line;
   readonly #requests = new Map<unknown, Request>();
 
-  constructor(url: string, options: WebSocketOptions) {
+  constructor(url: string, options: WebSocketOptions, protocols = ["catenary.v1"]) {
     this.#url = url;
+    this.protocols = protocols;
     this.#line = new Line(options, this);
   }
 

@@ -200,7 +200,7 @@ export class Client {
       const isKept = !this.#waiting.has(id) && this.#options.outbox?.has(id);
       if (!isKept) this.#session.command({ ...fields, id });
       this.#waiting.set(id, ({ ack, error }) => (ack ? resolve(ack) : reject(error)));
-    this.#pump();
+      this.#pump();
     });
   }
 
@@ -278,7 +278,7 @@ export class Client {
       if (number !== this.#attempt) return;
       this.#fail(new CatenaryError("attempt_failed", `${cause}`));
       this.#session.closed(1006, now());
-    this.#pump();
+      this.#pump();
     }
   }
 
@@ -321,7 +321,7 @@ export class Client {
     if (this.#listeners.gap?.size) {
       this.#emit("gap", gap);
       this.#session.acknowledgeGap(now());
-    this.#pump();
+      this.#pump();
       return true;
     }
     const lost = `no "gap" listener: lost ${gap.after} to ${gap.resumes_at}`;

@@ -9,6 +9,8 @@ export type LineOptions = Pick<Options, "token" | "WebSocket" | "page">;
 export interface LineOwner {
   /** Where the server is; asked for every attempt. */
   url(): string;
+  /** The subprotocols to offer; the token is added. */
+  readonly protocols: readonly string[];
   /** There is a connection: send what has to be sent, also what was sent on an earlier one. */
   opened(): void;
   received(text: string): void;
@@ -23,6 +25,9 @@ const DEAD = 2.5 * SILENT;
 const CONNECT_DEADLINE = 10;
 const PROBE_DEADLINE = 2;
 const HELD = 5;
+const EASED_WAITS = 2;
+
+const PONG = '{"type":"pong"}';
 
 /** The close code of a server that has nothing more to say. */
 const NOTHING_MORE = 1008;
@@ -44,9 +49,11 @@ export class Line {
   #isOpen = false;
   #attempt = 0;
   #waits = 0;
-  #openedAt = 0;
+  /** When the open connection brought its first message. */
+  #liveAt = Infinity;
   #heardAt = 0;
-  #deadAt = Infinity;
+  #pingedAt = 0;
+  #probedAt = Infinity;
   #wait: ReturnType<typeof setTimeout> | undefined;
   #look: ReturnType<typeof setInterval> | undefined;
 
@@ -91,7 +98,7 @@ export class Line {
     try {
       const token = await this.#options.token?.();
       if (attempt !== this.#attempt) return;
-      const protocols = ["catenary.v1"];
+      const protocols = [...this.#owner.protocols];
       if (token) protocols.push(`catenary.bearer.${token}`);
       const WebSocketClass = this.#options.WebSocket ?? (WebSocket as NonNullable<Options["WebSocket"]>);
       this.#listen(new WebSocketClass(this.#owner.url(), protocols));
@@ -112,37 +119,44 @@ export class Line {
 
   #opened(): void {
     this.#isOpen = true;
-    this.#openedAt = this.#heardAt = now();
+    this.#heardAt = now();
     this.#owner.opened();
   }
 
   #received(text: string): void {
     this.#heardAt = now();
-    this.#deadAt = Infinity;
-    if (text !== '{"type":"pong"}') this.#owner.received(text);
+    this.#liveAt = Math.min(this.#liveAt, this.#heardAt);
+    if (text === PONG) this.#probedAt = Infinity;
+    else this.#owner.received(text);
   }
 
   #lookAt(time: number): void {
     const silent = time - this.#heardAt;
     const patience = this.#isOpen ? DEAD : CONNECT_DEADLINE;
-    if (silent > patience || time > this.#deadAt) this.#lost(1006);
-    else if (silent > SILENT) this.#ping();
+    // A stream before the pong shows that the connection lives, so its last message counts.
+    const probedUntil = Math.max(this.#probedAt, this.#heardAt) + PROBE_DEADLINE;
+    if (silent > patience || time > probedUntil) this.#lost(1006);
+    else if (silent > SILENT && time - this.#pingedAt > SILENT) this.#ping();
   }
 
   /** A page that slept, or whose network changed, holds a socket that may be dead without knowing it. */
   #doubt(): void {
     if (this.#isOpen) {
-      this.#deadAt = Math.min(this.#deadAt, now() + PROBE_DEADLINE);
       this.#ping();
+      this.#probedAt = Math.min(this.#probedAt, this.#pingedAt);
     } else if (!this.#socket) void this.#open();
   }
 
   #ping(): void {
+    this.#pingedAt = now();
     this.send('{"type":"ping"}');
   }
 
   #lost(code: number, reason = ""): void {
-    if (this.#isOpen && now() - this.#openedAt >= HELD) this.#waits = 0;
+    // A connection that brought something, however short, proves that the server is there.
+    if (now() - this.#liveAt >= HELD) this.#waits = 0;
+    else if (this.#liveAt !== Infinity) this.#waits = Math.min(this.#waits, EASED_WAITS);
+    this.#liveAt = Infinity;
     this.#forget()?.close();
     if (isFinal(code) || !this.#owner.comesBack(code)) {
       this.close();
@@ -155,7 +169,7 @@ export class Line {
     this.#attempt++;
     this.#socket = null;
     this.#isOpen = false;
-    this.#deadAt = Infinity;
+    this.#probedAt = Infinity;
     clearInterval(this.#look);
     return socket;
   }

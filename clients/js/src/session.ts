@@ -24,7 +24,6 @@ interface Mark {
 /** A time at which the session has something to do, and what. */
 type Deadline = [at: number, what: GaveUp | "connect" | "report"];
 
-
 const TOO_MANY_CONNECTIONS = 4505;
 
 /** In seconds, but for the waits and the intervals. */

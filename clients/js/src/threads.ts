@@ -131,7 +131,12 @@ export class Threads {
 
   #event(event: CatenaryEvent): void {
     const threadId = event.type === "erased" ? event.data.thread_id : event.thread_id;
-    if (threadId === undefined) return;
+    if (threadId !== undefined) this.#apply(threadId, event);
+    // Without a thread all was erased.
+    else if (event.type === "erased") for (const each of this.#folds.keys()) this.#apply(each, event);
+  }
+
+  #apply(threadId: string, event: CatenaryEvent): void {
     this.#fold(threadId).apply(event);
     this.#change(threadId);
   }

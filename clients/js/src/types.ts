@@ -52,7 +52,8 @@ export interface EventData {
   };
   input_resolved: { request_id: string; answer?: unknown; by: string; client_message_id?: string };
   user_message: { message_id: string; content: unknown; client_message_id: string };
-  erased: { thread_id: string };
+  /** Without a thread all was erased. */
+  erased: { thread_id?: string };
   progress_update: {
     message?: string;
     percentage?: number;

@@ -12,6 +12,8 @@ test.each([
   ["the whole client", "src/index.ts", 4096],
   ["the client with the conversations that a page shows", "src/threads.ts", 7680],
   ["all of it for React", "src/react.ts", 8192],
+  ["what chats of the AI SDK need", "src/ai.ts", 3072],
+  ["the agent for AG-UI", "src/ag-ui.ts", 2560],
 ])("%s takes at most so many bytes, minified and compressed", async (_, source, limit) => {
   expect(gzipSync(await bundle(source), { level: 9 }).length).toBeLessThanOrEqual(limit);
 });

@@ -130,12 +130,15 @@ test("a gap is told, what was said stays, and the run goes on with the numbers t
   expect(threads.get("t2").gap).toBeNull();
 });
 
-test("an erased thread shows nothing, and goes on", async () => {
+test.each([
+  ["an erased thread", { thread_id: "t1" }],
+  ["where all was erased, a thread", {}],
+])("%s shows nothing, and goes on", async (_, data) => {
   open();
   asked("a1");
   said("secret");
   await until(({ messages }) => messages.length === 2);
-  server.append({ thread_id: "t1" }, { type: "erased" });
+  server.append(data, { type: "erased" });
   expect(await until(({ messages }) => messages.length === 0)).toMatchObject({ runs: [], status: "ready" });
   asked("a2");
   await until(({ messages }) => messages.length === 1);
