@@ -9,7 +9,9 @@ BIN := $(VENV)/bin
 PYTEST_ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-python test-js test-frontends lint types bench docs conformance clean servers
+EXAMPLES := $(filter-out testing,$(notdir $(patsubst %/,%,$(wildcard examples/*/))))
+
+.PHONY: help run $(EXAMPLES:%=example-%) test test-python test-js test-frontends lint types bench docs conformance clean servers
 
 help: ## What can be made
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-12s %s\n", $$1, $$2}'
