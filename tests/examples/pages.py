@@ -145,7 +145,9 @@ class Tab:
 
 def sentences(answer: str) -> list[int]:
     """Return which sentences of the long answer are there, in their order."""
-    return [int(number) for number in re.findall(r"Sentence (\d+) says that the log has it", answer)]
+    return [
+        int(number) for number in re.findall(r"Sentence (\d+) says that the log has it", answer)
+    ]
 
 
 WHOLE = list(range(1, 13))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -47,9 +47,9 @@ async def example(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Asy
 
 
 @pytest.fixture
-def thread(request: pytest.FixtureRequest) -> Iterator[str]:
+def thread(request: pytest.FixtureRequest) -> str:
     """A name that no other conversation has."""
-    yield request.node.name.split("[")[0]
+    return str(request.node.name).split("[", maxsplit=1)[0]
 
 
 @pytest_asyncio.fixture(loop_scope="module")

@@ -224,3 +224,22 @@ test("a clone runs by itself, and has what `HttpAgent` has", async () => {
 function kind({ role, content }: Message): unknown {
   return { role, content };
 }
+
+test("a page that has nothing gets the whole conversation, at work or not, as the page that had it", async () => {
+  const page = new Page();
+  await page.ask("think:2 text:3 tool:1 text:2");
+  await page.ask("child:2 text:3", "m2");
+  const loaded = new Page();
+  await loaded.connectAgent();
+  expect(loaded.messages.map(kind)).toEqual(page.messages.map(kind));
+  const running = page.ask("text:100", "m3");
+  await until(() => page.text.includes("9é"));
+  const joining = new Page();
+  await Promise.all([joining.connectAgent(), running]);
+  expect(joining.messages.map(kind)).toEqual(page.messages.map(kind));
+  expect(new Set(joining.messages.map(({ id }) => id)).size).toBe(joining.messages.length);
+  // Who has messages of its own keeps those.
+  const known = joining.messages;
+  await joining.connectAgent();
+  expect(joining.messages.map(kind)).toEqual(known.map(kind));
+});

@@ -20,6 +20,7 @@ from catenary.serving.turn_store import Begun
 from catenary.serving.turn_transport import EventStream, TurnResponse
 from catenary.serving.turns import Asker, Turns, command_id
 from catenary.wires.ag_ui import AgUiTurn
+from catenary.wires.ag_ui_history import AgUiHistory
 from catenary.wires.translation import Said, Translation
 
 
@@ -167,26 +168,55 @@ async def joined(turns: Turns, asker: Asker, asked: RunAgentInput) -> Stream | N
     """
     Return the thread's turn for a reader that comes in the middle; None if there is none.
 
-    What it knows is brought up to now first; then it reads on.
+    What it knows is brought up to now first; then it reads on. A reader that
+    has no messages gets those of the thread, as far as the log has them, also
+    where nothing is at work.
     """
     if not await turns.may_use(asker, asked.threadId):
         return None
     found = await turns.active(asker, asked.threadId)
     if found is None:
-        return None
+        return None if asked.messages else await _told(turns, asker, asked)
     begun = msgspec.structs.replace(found[0], wire_run_id=asked.runId)
     encoder = encoder_of(begun)
     frames: list[dict[str, Any]] = []
     place = await turns.read(asker, begun, lambda event: frames.extend(encoder.take(event)))
-    first = encoder.joined(frames, asked.messages)
+    known = asked.messages
+    if not known:
+        history, _ = await _history(turns, asker, asked.threadId)
+        known = history.messages(without=encoder.turn.message_id)
+    first = encoder.joined(frames, known)
     translation = Translation(encoder, stops_from=place.seq + 1)
     if encoder.turn.is_stopped:
         translation.is_done = True
         first += encoder.stop()
-    # Who has only a part of these has to join anew.
-    places = [""] * (len(first) - 1) + [str(place)]
-    said = [Said(at, msgspec.json.encode(frame)) for at, frame in zip(places, first, strict=True)]
-    return Stream(begun, translation, str(place), said)
+    return Stream(begun, translation, str(place), _group(first, place))
+
+
+async def _told(turns: Turns, asker: Asker, asked: RunAgentInput) -> Stream | None:
+    """Return what was said in a thread where nothing is at work; None if that is nothing."""
+    history, place = await _history(turns, asker, asked.threadId)
+    messages = history.messages()
+    if not messages:
+        return None
+    begun = Begun(thread_id=asked.threadId, after=str(place), wire_run_id=asked.runId)
+    encoder = encoder_of(begun)
+    translation = Translation(encoder)
+    translation.is_done = True
+    first = [*encoder.joined([], messages), *encoder.stop()]
+    return Stream(begun, translation, str(place), _group(first, place))
+
+
+async def _history(turns: Turns, asker: Asker, thread_id: str) -> tuple[AgUiHistory, Position]:
+    history = AgUiHistory(thread_id)
+    place = await turns.read(asker, await turns.whole(asker, thread_id), history.take)
+    return history, place
+
+
+def _group(frames: list[dict[str, Any]], place: Position) -> list[Said]:
+    """Who has only a part of these frames has to join anew: only the last one has a place."""
+    places = [""] * (len(frames) - 1) + [str(place)]
+    return [Said(at, msgspec.json.encode(frame)) for at, frame in zip(places, frames, strict=True)]
 
 
 def encoder_of(begun: Begun) -> AgUiTurn:

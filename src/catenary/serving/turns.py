@@ -259,6 +259,11 @@ class Turns:
         ]
         return others if found is None else [found, *others]
 
+    async def whole(self, asker: Asker, thread_id: str) -> Begun:
+        """Return all that the log has of a thread, as what to read."""
+        place = await self._log.locate(asker.log_id, "start")
+        return Begun(thread_id=thread_id, after=str(place))
+
     async def seen(self, asker: Asker, begun: Begun) -> Turn:
         """Return a turn as its events through now tell it."""
         turn = begun.turn()
