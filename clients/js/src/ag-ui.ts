@@ -1,3 +1,5 @@
+export { followAgent } from "./follow-agent.js";
+
 import { AbstractAgent, type AgentConfig, type BaseEvent, type RunAgentInput } from "@ag-ui/client";
 import { Observable, type Subscriber } from "rxjs";
 

@@ -7,8 +7,8 @@ import WebSocket from "ws";
 
 import { Cutter } from "../../../tests/frontends/test/cutter.js";
 import { newUser, randomOf, Server } from "../../../tests/frontends/test/server.js";
-import { CatenaryAgent } from "../src/ag-ui.js";
-import type { Options } from "../src/index.js";
+import { CatenaryAgent, followAgent } from "../src/ag-ui.js";
+import { connect, type Client, type Options } from "../src/index.js";
 
 const SocketClass = WebSocket as unknown as NonNullable<Options["WebSocket"]>;
 
@@ -24,6 +24,11 @@ beforeEach(() => {
 });
 
 afterAll(() => server.stop());
+
+/** The native wire of the same user. */
+function clientTo(host = new URL(server.url).host): Client {
+  return connect({ url: `ws://${host}/ws?user=${user}`, after: "now", WebSocket: SocketClass, page: {} });
+}
 
 /** An agent whose events are checked by `verifyEvents`, as the base class does, and recorded. */
 class Page extends CatenaryAgent {
@@ -242,4 +247,51 @@ test("a page that has nothing gets the whole conversation, at work or not, as th
   const known = joining.messages;
   await joining.connectAgent();
   expect(joining.messages.map(kind)).toEqual(known.map(kind));
+});
+
+test("another tab that follows shows the question, the answer, and what is said after an approval in either", async () => {
+  const [first, second] = [new Page(), new Page()];
+  const clients = [clientTo(), clientTo()];
+  const ends = [followAgent(first, clients[0]!), followAgent(second, clients[1]!)];
+  await until(() => clients.every(({ state }) => state === "live") && !first.isRunning && !second.isRunning);
+  const same = async (): Promise<void> => {
+    await until(() => !first.isRunning && !second.isRunning);
+    await vi.waitFor(() => expect(second.messages.map(kind)).toEqual(first.messages.map(kind)));
+  };
+  await first.ask("text:20 suspend text:2 suspend text:2");
+  await until(() => second.pendingInterrupts.length === 1);
+  await same();
+  for (const [page, approved] of [[second, true], [first, false]] as const) {
+    await until(() => page.pendingInterrupts.length === 1 && !page.isRunning);
+    const resume = [{ interruptId: page.pendingInterrupts[0]!.id, status: "resolved" as const, payload: { approved } }];
+    await page.runAgent({ resume });
+  }
+  await until(async () => second.text === (await server.emitted(user)) && second.text.includes("False"));
+  await same();
+  expect(second.pendingInterrupts).toEqual([]);
+  await second.ask("text:3", "m2");
+  await until(async () => first.text === (await server.emitted(user)));
+  await same();
+  for (const end of ends) end();
+  for (const client of clients) client.close();
+});
+
+test("a page that follows through a cut shows what was said meanwhile, and nothing twice", async () => {
+  const cutter = await Cutter.start(server.port, () => Infinity);
+  const page = new Page(cutter.host);
+  const client = clientTo(cutter.host);
+  const end = followAgent(page, client);
+  await until(() => client.state === "live" && !page.isRunning);
+  await page.ask("text:3");
+  client.drop(60_000);
+  const other = new Page();
+  other.messages = structuredClone(page.messages);
+  await other.ask("text:4", "m2");
+  await other.ask("text:5", "m3");
+  client.reconnect();
+  await until(async () => page.text === (await server.emitted(user)) && !page.isRunning);
+  expect(page.messages.map(kind)).toEqual(other.messages.map(kind));
+  end();
+  client.close();
+  await cutter.stop();
 });
