@@ -18,7 +18,7 @@ pytestmark = [
     pytest.mark.asyncio(loop_scope="module"),
 ]
 
-FOLDERS = ["plain-javascript"]
+FOLDERS = ["plain-javascript", "ag-ui"]
 QUESTION = "What is kept?"
 
 
