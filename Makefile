@@ -9,9 +9,10 @@ BIN := $(VENV)/bin
 PYTEST_ARGS ?=
 
 .DEFAULT_GOAL := help
-EXAMPLES := $(filter-out testing,$(notdir $(patsubst %/,%,$(wildcard examples/*/))))
+EXAMPLES := plain-javascript use-chat ag-ui
 
-.PHONY: help run $(EXAMPLES:%=example-%) test test-python test-js test-frontends lint types bench docs conformance clean servers
+.PHONY: help run test test-python test-js test-frontends lint types bench docs conformance clean \
+	servers $(EXAMPLES:%=example-%) $(EXAMPLES:%=page-%)
 
 help: ## What can be made
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-12s %s\n", $$1, $$2}'
@@ -26,8 +27,28 @@ $(VENV)/installed-test: $(VENV)/installed-run
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[test,lint]'
 	@touch $@
 
+$(VENV)/installed-examples: $(VENV)/installed-run
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[examples]'
+	@touch $@
+
 run: $(VENV)/installed-run ## Install, and run the demo: http://127.0.0.1:8000
 	$(BIN)/catenary demo
+
+# An example with its page: http://127.0.0.1:8000
+$(EXAMPLES:%=example-%): example-%: $(VENV)/installed-examples page-%
+	cd examples/$* && $(abspath $(BIN)/python) app.py
+
+page-plain-javascript:
+
+page-use-chat page-ag-ui: page-%: clients/js/node_modules/.package-lock.json \
+		examples/%/node_modules/.package-lock.json
+	cd clients/js && npm run --silent dist
+	cd examples/$* && npm run --silent build
+
+examples/%/node_modules/.package-lock.json: examples/%/package-lock.json
+	cd examples/$* && npm ci --no-audit --no-fund
+
+.SECONDARY: $(EXAMPLES:%=examples/%/node_modules/.package-lock.json)
 
 test: test-python test-js test-frontends ## Install, and run all tests
 
@@ -77,4 +98,4 @@ conformance: $(VENV)/installed-test ## RFC 6455: Autobahn's cases, where a Pytho
 	$(BIN)/python tests/conformance/run.py
 
 clean: ## Remove what the other targets made
-	rm -rf $(VENV) clients/js/node_modules tests/frontends/node_modules
+	rm -rf $(VENV) clients/js/node_modules tests/frontends/node_modules examples/*/node_modules

@@ -18,7 +18,7 @@ pytestmark = [
     pytest.mark.asyncio(loop_scope="module"),
 ]
 
-FOLDERS = ["plain-javascript", "ag-ui"]
+FOLDERS = ["plain-javascript", "use-chat", "ag-ui"]
 QUESTION = "What is kept?"
 
 

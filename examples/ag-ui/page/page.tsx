@@ -89,7 +89,9 @@ function Page(): ReactNode {
       </main>
       <form onSubmit={send}>
         <input id="text" name="text" autoComplete="off" placeholder="tidy up, or ask anything" aria-label="Message" />
-        <button id="send">Send</button>
+        <button id="send" disabled={isRunning || pendingInterrupts.length > 0}>
+          Send
+        </button>
         <button id="stop" type="button" hidden={!isRunning} onClick={() => agent.abortRun()}>
           Stop
         </button>
