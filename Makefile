@@ -6,6 +6,8 @@ PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3; do \
 	2>/dev/null && echo $$p && break; done)
 VENV ?= .venv
 BIN := $(VENV)/bin
+# Most tests wait most of the time; each file stays in one process.
+PROCESSES ?= 2
 PYTEST_ARGS ?=
 
 .DEFAULT_GOAL := help
@@ -53,7 +55,7 @@ examples/%/node_modules/.package-lock.json: examples/%/package-lock.json
 test: test-python test-js test-frontends ## Install, and run all tests
 
 test-python: $(VENV)/installed-test servers
-	$(BIN)/python -m pytest $(PYTEST_ARGS)
+	$(BIN)/python -m pytest --numprocesses $(PROCESSES) --dist loadfile $(PYTEST_ARGS)
 
 test-js: $(VENV)/installed-test clients/js/node_modules/.package-lock.json
 	cd clients/js && CATENARY_PYTHON=$(abspath $(BIN)/python) npm test
@@ -87,7 +89,7 @@ types: $(VENV)/installed-test ## mypy (strict) and pyright
 	$(BIN)/mypy
 	$(BIN)/pyright --pythonpath $(BIN)/python
 
-bench: $(VENV)/installed-test redis ## The benchmarks; see benchmarks/README.md
+bench: $(VENV)/installed-test servers ## The benchmarks; see benchmarks/README.md
 	$(BIN)/python benchmarks/run.py
 	$(BIN)/python benchmarks/append.py
 

@@ -53,10 +53,6 @@ def suite() -> Suite:
         field.own.emitter(field.user()).custom("app.note")
         return "emitted"
 
-    @sample.row("waits", asked="it waits", waits_for="a part that is not there")
-    async def waits(field: Field) -> str:
-        return "not asked"
-
     return sample
 
 
@@ -77,7 +73,6 @@ async def test_each_row_gets_its_verdict() -> None:
         "usage": Verdict.FALLS_SHORT,
         "hangs": Verdict.FALLS_SHORT,
         "needs": Verdict.HOLDS,
-        "waits": Verdict.WAITS,
     }
     assert found["holds"].measured == "measured"
     assert found["a fault"].faults == ["what does not hold"]
@@ -85,7 +80,6 @@ async def test_each_row_gets_its_verdict() -> None:
     assert found["raises"].faults == ["where it stands"]
     assert found["usage"].faults == ["UsageError: wrongly called"]
     assert found["hangs"].faults == ["it was not done within 0.05 s"]
-    assert found["waits"].faults == ["it waits for a part that is not there"]
 
 
 async def test_a_defect_of_a_row_is_reported_and_does_not_end_the_campaign() -> None:

@@ -126,15 +126,16 @@ class Campaign:
         for row in self.rows:
             if row.pace is Pace.BUSY:
                 await one(row)
-        await asyncio.gather(*(beside_others(row) for row in self.rows if row.pace is Pace.PATIENT))
+        patient = [row for row in self.rows if row.pace is Pace.PATIENT]
+        # The longest first, so that none of them is still at work alone at the end.
+        patient.sort(key=lambda row: row.timeout, reverse=True)
+        await asyncio.gather(*map(beside_others, patient))
         return [outcomes[row] for row in self.rows]
 
     async def _ask(self, row: Row, bridge: Bridge) -> Outcome:
         missing = missing_here(row, bridge)
-        if row.waits_for is not None:
-            return _unasked(row, Verdict.WAITS, f"it waits for {row.waits_for}")
         if missing:
-            return _unasked(row, Verdict.LEFT_OUT, str(missing[0]))
+            return _left_out(row, str(missing[0]))
         # A log that outlives this campaign must not know its users from an earlier one.
         prefix = f"validate-{secrets.token_hex(3)}-"
         field = Field(row, bridge, seed=self.seed, scale=self.scale, log=self.log, prefix=prefix)
@@ -157,9 +158,14 @@ def missing_here(row: Row, bridge: Bridge) -> list[Need]:
     return [need for need in row.needs if need not in met]
 
 
-def _unasked(row: Row, verdict: Verdict, why: str) -> Outcome:
+def _left_out(row: Row, why: str) -> Outcome:
     return Outcome(
-        suite=row.suite, row=row.name, asked=row.asked, measured="", verdict=verdict, faults=[why]
+        suite=row.suite,
+        row=row.name,
+        asked=row.asked,
+        measured="",
+        verdict=Verdict.LEFT_OUT,
+        faults=[why],
     )
 
 

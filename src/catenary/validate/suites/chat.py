@@ -18,7 +18,7 @@ from catenary.validate.crowd import together
 from catenary.validate.field import Field
 from catenary.validate.processes import BridgeProcess
 from catenary.validate.reader import Reader
-from catenary.validate.rows import Need, Suite
+from catenary.validate.rows import Need, Pace, Suite
 from catenary.validate.suites.expectations import expect_grammar, until_ended
 
 SWEEPS = 200
@@ -229,6 +229,7 @@ def _said(reader: Reader) -> str:
     "history after a restart",
     asked="20 questions and answers are there after the server was restarted (SQLite)",
     needs=(Need.PROCESS,),
+    pace=Pace.PATIENT,
 )
 async def history_after_a_restart(field: Field) -> str:
     async with (

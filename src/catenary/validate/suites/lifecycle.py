@@ -128,6 +128,7 @@ async def concurrent(field: Field) -> str:
     "a restart in order",
     asked="a bridge on a file is stopped in order and started again: its 5 readers are told that it closes and when to come back, and have all events",
     needs=(Need.PROCESS,),
+    pace=Pace.PATIENT,
 )
 async def a_restart_in_order(field: Field) -> str:
     async with (
@@ -158,6 +159,7 @@ async def a_restart_in_order(field: Field) -> str:
     "a server that lost all",
     asked="a bridge in memory is killed and started again: its reader is told of the loss, and has all that follows",
     needs=(Need.PROCESS,),
+    pace=Pace.PATIENT,
 )
 async def a_server_that_lost_all(field: Field) -> str:
     async with (
@@ -199,10 +201,11 @@ async def _with_redis(field: Field, delay_ms: int) -> str:
             await reader.until_greeted()
             greeted = time.perf_counter() - began
             await reader.until(lambda: reader.is_live, timeout=20, what="live")
-            events = field.pick(full=20, quick=5)
+            events = field.pick(full=20, quick=5 if delay_ms < 500 else 3)
             for number in range(events):
                 audience.emit(user_id, f"{user_id} {number}")
-                await asyncio.sleep(0.02 + delay_ms / 1000)
+                # Twice the time of an answer: what one event waited for holds up no other.
+                await asyncio.sleep(0.02 + 2 * delay_ms / 1000)
             await audience.settle(timeout=30)
             field.judge(audience)
             latencies = audience.latencies([reader])
@@ -227,7 +230,7 @@ def _add_slow_store(delay_ms: int) -> None:
         f"Redis {delay_ms} ms slow",
         asked=f"each answer of Redis comes {delay_ms} ms late: a connect (three answers) and delivery (one) hold, ≤ 1 s above that",
         needs=(Need.OWN_BRIDGE, Need.REDIS),
-        timeout=60,
+        timeout=60 + delay_ms / 20,
         pace=Pace.PATIENT,
     )
     async def slow_store(field: Field) -> str:
