@@ -57,7 +57,7 @@ function Page(): ReactNode {
 
   useEffect(() => {
     scrollTo(0, document.body.scrollHeight);
-  }, [messages]);
+  }, [messages, pendingInterrupts]);
   return (
     <>
       <header>
@@ -76,7 +76,7 @@ function Page(): ReactNode {
         ))}
         {pendingInterrupts.map(({ id, message }) => (
           <p key={id} className="part question">
-            {message}{" "}
+            {message ?? "May the agent do this?"}{" "}
             <button className="yes" onClick={() => answer(id, true)}>
               yes
             </button>

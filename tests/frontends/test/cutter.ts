@@ -46,6 +46,7 @@ export class Cutter {
     const server = connect(port, "127.0.0.1");
     let left = limit;
     const end = (): void => {
+      if (this.#frozen.has(client)) return;
       client.destroy();
       server.destroy();
       this.#open.delete(client);
