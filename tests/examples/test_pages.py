@@ -122,6 +122,7 @@ async def test_a_stop_keeps_what_was_said(
     """The agent is cancelled, in the other tab too, and the next question is answered."""
     tab = await Tab.opened(context, example, thread)
     other = await Tab.opened(context, example, thread)
+    await tab.page.bring_to_front()
     await tab.ask("Tell me a long story")
     await tab.says("Sentence 2 says")
     await tab.page.click("#stop")
