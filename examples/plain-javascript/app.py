@@ -52,9 +52,7 @@ async def tidy(run: Run, _: str) -> None:
         old = [name for name, year in FILES.items() if year < 2020]
         tool.set_result(old)
     await say(run, f"{len(old)} files are old: {', '.join(old)}. ")
-    question = f"Delete {len(old)} files?"
-    call = {"tool_name": "delete_files", "tool_input": {"files": old}}
-    run.suspend(request(question, kind="approval", **call), state=old)
+    run.suspend(request(f"Delete {len(old)} files?", kind="approval"), state=old)
 
 
 async def delete(run: Run, answer: Answer) -> None:

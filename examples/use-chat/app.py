@@ -24,7 +24,7 @@ from langchain_core.messages.tool import tool_call_chunk
 from langchain_core.outputs import ChatGenerationChunk, ChatResult
 from langgraph.checkpoint.base import BaseCheckpointSaver
 from langgraph.checkpoint.sqlite.aio import AsyncSqliteSaver
-from langgraph.graph import END, START, MessagesState, StateGraph
+from langgraph.graph import START, MessagesState, StateGraph
 from langgraph.graph.state import CompiledStateGraph
 from langgraph.prebuilt import ToolNode
 from langgraph.types import Command, interrupt
@@ -60,11 +60,11 @@ class Player(BaseChatModel):
         last = messages[-1]
         text, call = self.turn(last)
         for word in text.split():
-            yield ChatGenerationChunk(message=AIMessageChunk(f"{word} "))
+            yield ChatGenerationChunk(message=AIMessageChunk(content=f"{word} "))
             await asyncio.sleep(PACE)
         if call:
             chunk = tool_call_chunk(name=call[0], args=call[1], id=f"call_{last.id}", index=0)
-            yield ChatGenerationChunk(message=AIMessageChunk("", tool_call_chunks=[chunk]))
+            yield ChatGenerationChunk(message=AIMessageChunk(content="", tool_call_chunks=[chunk]))
 
     def turn(self, last: BaseMessage) -> tuple[str, tuple[str, str] | None]:
         """What to say, and which tool to call, after the last message."""
@@ -117,7 +117,7 @@ def approve(state: MessagesState) -> Command[Literal["tools", "think", "__end__"
                     "Then everything stays.", name=call["name"], tool_call_id=call["id"]
                 )
                 return Command(goto="think", update={"messages": [no]})
-    return Command(goto="tools" if calls_of(state["messages"][-1]) else END)
+    return Command(goto="tools") if calls_of(state["messages"][-1]) else Command(goto="__end__")
 
 
 def calls_of(message: BaseMessage) -> Sequence[Any]:
