@@ -110,10 +110,10 @@ class Tab:
         self.console = Console(page)
 
     @classmethod
-    async def opened(cls, context: BrowserContext, example: Example, thread: str) -> Tab:
+    async def opened(cls, context: BrowserContext, url: str, thread: str) -> Tab:
         """Open the page, and wait until it is connected."""
         tab = cls(await context.new_page())
-        await tab.page.goto(f"{example.url}/#{thread}")
+        await tab.page.goto(f"{url}/#{thread}")
         await tab.is_live()
         return tab
 

@@ -9,6 +9,7 @@ import pytest
 import pytest_asyncio
 from playwright.async_api import Browser, BrowserContext, expect
 
+from catenary.validate.chaos import Action, ChaosProxy
 from tests.browser import launched
 from tests.examples.pages import EXAMPLES, LAST, LONG, WHOLE, Example, Tab, build, sentences
 
@@ -64,7 +65,7 @@ async def test_a_page_that_is_reloaded_in_mid_answer_shows_all_of_it(
     example: Example, context: BrowserContext, thread: str
 ) -> None:
     """Once and in order, with the question; the console has nothing to say."""
-    tab = await Tab.opened(context, example, thread)
+    tab = await Tab.opened(context, example.url, thread)
     await tab.ask(QUESTION)
     await tab.says("Sentence 3 says")
     await tab.page.reload()
@@ -73,39 +74,45 @@ async def test_a_page_that_is_reloaded_in_mid_answer_shows_all_of_it(
     await tab.has_messages("user", "assistant")
     await expect(tab.page.locator("article.user")).to_contain_text(QUESTION)
     await tab.is_ready()
+    # It has ended lately: it is there once, whoever tells it.
+    await tab.page.reload()
+    assert sentences(await tab.says(LAST)) == WHOLE
+    await tab.has_messages("user", "assistant")
     assert tab.console.errors == []
 
 
 async def test_what_is_written_offline_is_sent_and_what_was_said_comes(
     example: Example, context: BrowserContext, thread: str
 ) -> None:
-    """Nothing comes while the browser is offline; then all of it does, and nothing twice."""
-    tab = await Tab.opened(context, example, thread)
-    await tab.ask(QUESTION)
-    await tab.says("Sentence 2 says")
-    await context.set_offline(True)
-    # What was on its way is shown first.
-    await tab.page.wait_for_timeout(300)
-    held = await tab.says("Sentence 2 says")
-    await tab.page.wait_for_timeout(400)
-    assert await tab.says("Sentence 2 says") == held
-    await context.set_offline(False)
-    assert sentences(await tab.says(LAST)) == WHOLE
-    await tab.is_ready()
-    await context.set_offline(True)
-    await tab.ask("And now?")
-    await context.set_offline(False)
-    await tab.has_messages("user", "assistant", "user", "assistant")
-    assert sentences(await tab.says(LAST)) == WHOLE
-    assert tab.console.own_errors == []
+    """Its connections are gone meanwhile. Nothing comes; then all of it does, and nothing twice."""
+    async with ChaosProxy(example.url, seed=7) as network:
+        tab = await Tab.opened(context, network.url_for(example.url), thread)
+        await tab.ask(QUESTION)
+        await tab.says("Sentence 2 says")
+        await context.set_offline(True)
+        # What was on its way is shown first.
+        await tab.page.wait_for_timeout(300)
+        held = await tab.says("Sentence 2 says")
+        network.apply(Action.CUT)
+        await tab.page.wait_for_timeout(400)
+        assert await tab.says("Sentence 2 says") == held
+        await context.set_offline(False)
+        assert sentences(await tab.says(LAST)) == WHOLE
+        await tab.is_ready()
+        await context.set_offline(True)
+        await tab.ask("And now?")
+        await context.set_offline(False)
+        await tab.has_messages("user", "assistant", "user", "assistant")
+        assert sentences(await tab.says(LAST)) == WHOLE
+        assert tab.console.own_errors == []
 
 
 async def test_two_tabs_show_the_same(
     example: Example, context: BrowserContext, thread: str
 ) -> None:
     """A question of one, its answer, and an approval that the other one gives."""
-    one = await Tab.opened(context, example, thread)
-    other = await Tab.opened(context, example, thread)
+    one = await Tab.opened(context, example.url, thread)
+    other = await Tab.opened(context, example.url, thread)
     await one.ask("tidy up")
     await other.page.locator("button.yes").click(timeout=15_000)
     for tab in (one, other):
@@ -122,8 +129,8 @@ async def test_a_stop_keeps_what_was_said(
     example: Example, context: BrowserContext, thread: str
 ) -> None:
     """The agent is cancelled, in the other tab too, and the next question is answered."""
-    tab = await Tab.opened(context, example, thread)
-    other = await Tab.opened(context, example, thread)
+    tab = await Tab.opened(context, example.url, thread)
+    other = await Tab.opened(context, example.url, thread)
     await tab.page.bring_to_front()
     await tab.ask("Tell me a long story")
     await tab.says("Sentence 2 says")
@@ -143,7 +150,7 @@ async def test_a_slow_phone_shows_all_of_it(
     example: Example, context: BrowserContext, thread: str
 ) -> None:
     """With a sixth of the speed, 400 ms away, and 10 kB a second."""
-    tab = await Tab.opened(context, example, thread)
+    tab = await Tab.opened(context, example.url, thread)
     devtools = await context.new_cdp_session(tab.page)
     await devtools.send("Emulation.setCPUThrottlingRate", {"rate": 6})
     network = {"offline": False, "latency": 400}
@@ -161,7 +168,7 @@ async def test_approved_after_the_server_was_killed_and_started_again(
     example: Example, context: BrowserContext, thread: str
 ) -> None:
     """The page that was open goes on by itself, and the agent where it was."""
-    tab = await Tab.opened(context, example, thread)
+    tab = await Tab.opened(context, example.url, thread)
     await tab.ask("tidy up")
     await expect(tab.page.locator("button.yes")).to_be_visible(timeout=15_000)
     await example.kill()
