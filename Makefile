@@ -79,7 +79,7 @@ clients/js/node_modules/.package-lock.json: clients/js/package-lock.json
 	cd clients/js && npm ci --no-audit --no-fund
 
 # What the tests start beside the bridge, as Debian has it; elsewhere install it as your system does.
-SERVERS := chromium:chromium redis-server:redis-server haproxy:haproxy nft:nftables
+SERVERS := chromium:chromium redis-server:redis-server haproxy:haproxy nginx:nginx nft:nftables
 
 servers:
 	@for pair in $(SERVERS); do \
