@@ -77,6 +77,8 @@ async def test_a_page_that_is_reloaded_in_mid_answer_shows_all_of_it(
     # It has ended lately: it is there once, whoever tells it.
     await tab.page.reload()
     assert sentences(await tab.says(LAST)) == WHOLE
+    # Nothing more may come.
+    await tab.page.wait_for_timeout(500)
     await tab.has_messages("user", "assistant")
     assert tab.console.errors == []
 
