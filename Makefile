@@ -14,7 +14,7 @@ PYTEST_ARGS ?=
 EXAMPLES := plain-javascript use-chat ag-ui
 
 .PHONY: help run test test-python test-js test-frontends test-frameworks lint types bench docs conformance \
-	clean servers $(EXAMPLES:%=example-%) $(EXAMPLES:%=page-%)
+	clean servers pages $(EXAMPLES:%=example-%) $(EXAMPLES:%=page-%)
 
 help: ## What can be made
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-12s %s\n", $$1, $$2}'
@@ -42,6 +42,11 @@ $(EXAMPLES:%=example-%): example-%: $(VENV)/installed-examples page-%
 
 page-plain-javascript:
 
+# The tests try the examples' pages; where there is no npm, those are skipped that have to be built.
+pages:
+	@if command -v npm >/dev/null 2>&1; then $(MAKE) --no-print-directory $(EXAMPLES:%=page-%); \
+	else echo "npm is not installed: examples with a build will be skipped"; fi
+
 page-use-chat page-ag-ui: page-%: clients/js/node_modules/.package-lock.json \
 		examples/%/node_modules/.package-lock.json
 	cd clients/js && npm run --silent dist
@@ -54,7 +59,7 @@ examples/%/node_modules/.package-lock.json: examples/%/package-lock.json
 
 test: test-python test-js test-frontends ## Install, and run all tests
 
-test-python: $(VENV)/installed-test servers
+test-python: $(VENV)/installed-test servers pages
 	$(BIN)/python -m pytest --numprocesses $(PROCESSES) --dist loadfile $(PYTEST_ARGS)
 
 test-js: $(VENV)/installed-test clients/js/node_modules/.package-lock.json
