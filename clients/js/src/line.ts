@@ -21,7 +21,7 @@ export interface LineOwner {
 
 /** A browser is not shown the protocol's pings, so these say whether a socket lives. In seconds. */
 const SILENT = 15;
-const DEAD = 2.5 * SILENT;
+const UNANSWERED = 1.5 * SILENT;
 const CONNECT_DEADLINE = 10;
 const PROBE_DEADLINE = 2;
 const HELD = 5;
@@ -67,10 +67,6 @@ export class Line {
       this.#watch.signal,
     );
     void this.#open();
-  }
-
-  get isOpen(): boolean {
-    return this.#isOpen;
   }
 
   get bufferedAmount(): number {
@@ -132,11 +128,15 @@ export class Line {
 
   #lookAt(time: number): void {
     const silent = time - this.#heardAt;
-    const patience = this.#isOpen ? DEAD : CONNECT_DEADLINE;
+    // Asked first: timers of a hidden page may be a minute late.
+    const isAsked = this.#pingedAt > this.#heardAt;
     // A stream before the pong shows that the connection lives, so its last message counts.
     const probedUntil = Math.max(this.#probedAt, this.#heardAt) + PROBE_DEADLINE;
-    if (silent > patience || time > probedUntil) this.#lost(1006);
-    else if (silent > SILENT && time - this.#pingedAt > SILENT) this.#ping();
+    const isDead = this.#isOpen
+      ? time > probedUntil || (isAsked && time - this.#pingedAt > UNANSWERED)
+      : silent > CONNECT_DEADLINE;
+    if (isDead) this.#lost(1006);
+    else if (this.#isOpen && !isAsked && silent > SILENT) this.#ping();
   }
 
   /** A page that slept, or whose network changed, holds a socket that may be dead without knowing it. */
