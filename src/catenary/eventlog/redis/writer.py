@@ -15,13 +15,13 @@ from catenary.eventlog.model import Durability, Retention
 from catenary.eventlog.redis import keeping
 from catenary.eventlog.redis.address import Address
 from catenary.eventlog.redis.appending import Appending, append_all
-from catenary.eventlog.redis.callers import Callers
 from catenary.eventlog.redis.durability import InForce, in_force
 from catenary.eventlog.redis.keys import Keys
 from catenary.eventlog.redis.scripts import Rules
 from catenary.eventlog.redis.session import Session
 from catenary.eventlog.redis.store import Store
 from catenary.eventlog.redis.stream import RedisStream
+from catenary.eventlog.shared_callers import Callers
 from catenary.eventlog.shared_leases import Lease
 
 P = ParamSpec("P")
@@ -53,7 +53,7 @@ class RedisWriter(CommittingLog):
         self._rules = Rules(retention=self._retention, trust_restart=address.trust_restart)
         self._own_clock = clock
         self._store = Store(address, self._rules, wait=address.wait)
-        self._callers: Callers | None = None
+        self._callers: Callers[Store] | None = None
         self._appendings: dict[int, Appending] = {}
         """The batches that are under way, by their number."""
         self._to_fold: set[RedisStream] = set()
@@ -90,7 +90,7 @@ class RedisWriter(CommittingLog):
         probe = self.keys.of_log("\0probe")
         self._store.call(self.keys.bucket_of("\0probe"), "probe", probe[:5], probe.channel)
         self._renew()
-        self._callers = Callers(self.address, self._rules)
+        self._callers = Callers(lambda: Store(self.address, self._rules), self.address.shown)
 
     def _close_store(self) -> None:
         callers, self._callers = self._callers, None
