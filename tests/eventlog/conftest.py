@@ -12,14 +12,16 @@ import pytest_asyncio
 from catenary.eventlog.base import EventLog
 from catenary.eventlog.memory import MemoryLog
 from catenary.eventlog.model import Durability
+from catenary.eventlog.nats.log import NatsLog
 from catenary.eventlog.redis.log import RedisLog
 from catenary.eventlog.sqlite import SqliteLog
 from tests.eventlog.support import Clock
+from tests.nats_server import nats_url_of_its_own
 from tests.redis_server import RedisServer, shared_server
 
 OpenLog = Callable[..., Awaitable[EventLog]]
 
-KINDS = ("memory", "sqlite-power", "sqlite-process", "redis", "redis-6.2", "valkey")
+KINDS = ("memory", "sqlite-power", "sqlite-process", "redis", "redis-6.2", "valkey", "nats")
 REDIS_KINDS = ("redis", "redis-6.2", "valkey")
 
 
@@ -58,6 +60,8 @@ async def open_log(kind: str, path: Path, clock: Clock) -> AsyncIterator[OpenLog
     """Open a log; for one in a store, what was there before is there again."""
     logs: list[EventLog] = []
     url = _flushed(kind).url if kind in REDIS_KINDS else ""
+    if kind == "nats":
+        url = nats_url_of_its_own()
 
     async def open_one(**options: Any) -> EventLog:
         log: EventLog
@@ -65,6 +69,8 @@ async def open_log(kind: str, path: Path, clock: Clock) -> AsyncIterator[OpenLog
             log = MemoryLog(clock=clock, **options)
         elif kind in REDIS_KINDS:
             log = RedisLog(url, clock=clock, **options)
+        elif kind == "nats":
+            log = NatsLog(url, clock=clock, **options)
         else:
             durability = Durability(kind.removeprefix("sqlite-"))
             log = SqliteLog(path, durability=durability, clock=clock, patience=0.2, **options)

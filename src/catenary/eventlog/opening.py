@@ -16,8 +16,8 @@ from catenary.eventlog.sqlite import SqliteLog
 from catenary.eventlog.urls import without_secrets
 
 _SUPPORTED = (
-    "memory://, sqlite:///file.db (sqlite:////absolute/file.db) and redis://host:6379/0 (rediss:// "
-    "for TLS)"
+    "memory://, sqlite:///file.db (sqlite:////absolute/file.db), redis://host:6379/0 (rediss:// "
+    "for TLS) and nats://host:4222 (tls:// for TLS)"
 )
 
 _lock = threading.Lock()
@@ -42,6 +42,7 @@ def open_log(url: str, **options: Any) -> EventLog:
     ``sqlite:////var/lib/events.db``          a file
     ``…?durability=power`` or ``=process``    what an acknowledged event survives
     ``redis://host:6379/0``, ``rediss://…``   Redis or Valkey, shared by many processes
+    ``nats://host:4222``, ``tls://…``         NATS JetStream, shared by many processes
     ========================================  =====================================
 
     Raises:
@@ -54,8 +55,8 @@ def open_log(url: str, **options: Any) -> EventLog:
         return _sqlite(url, parts, options)
     if parts.scheme in ("redis", "rediss"):
         return _redis(url, options)
-    if parts.scheme == "nats":
-        raise ConfigError(f"this version has no log for nats://; it supports {_SUPPORTED}")
+    if parts.scheme in ("nats", "tls"):
+        return _nats(url, options)
     raise ConfigError(
         f"{without_secrets(url)!r} names no event log; this version supports {_SUPPORTED}"
     )
@@ -89,6 +90,17 @@ def _redis(url: str, options: dict[str, Any]) -> EventLog:
         ) from missing
     with _lock:
         return _shared(url, options) or _share(url, RedisLog(url, **options), options)
+
+
+def _nats(url: str, options: dict[str, Any]) -> EventLog:
+    try:
+        from catenary.eventlog.nats.log import NatsLog  # noqa: PLC0415 - an extra brings it
+    except ModuleNotFoundError as missing:
+        raise ConfigError(
+            f"a NATS log needs the package {missing.name}: pip install 'catenary[nats]'"
+        ) from missing
+    with _lock:
+        return _shared(url, options) or _share(url, NatsLog(url, **options), options)
 
 
 def _path(url: str, parts: SplitResult) -> Path:
