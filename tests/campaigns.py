@@ -19,14 +19,17 @@ MEMORY = "memory"
 SQLITE = "sqlite"
 
 
-def rows(*suites: Suite, but: str | None = None, only: str | None = None) -> list[Any]:
-    """Return the rows as parameters; each has the time that the row itself asks for."""
+def rows(*suites: Suite, but: tuple[str, ...] = ()) -> list[Any]:
+    """
+    Return the rows as parameters; each has the time that the row itself asks for.
+
+    ``but`` are beginnings of names that are left out.
+    """
     return [
         pytest.param(row, id=row.slug, marks=pytest.mark.timeout(row.timeout + 20))
         for suite in suites
         for row in suite.rows
-        if (only is None or row.name.startswith(only))
-        and (but is None or not row.name.startswith(but))
+        if not row.name.startswith(but)
     ]
 
 
@@ -51,8 +54,6 @@ async def hold(row: Row, bridge: ServedBridge) -> None:
 
     What is only slow is shown: on a machine that others use too, time proves no defect.
     """
-    if row.waits_for is not None:
-        pytest.skip(f"it waits for {row.waits_for}")
     missing = missing_here(row, bridge)
     if missing:
         pytest.skip(str(missing[0]))

@@ -9,6 +9,8 @@ import sys
 from asyncio.subprocess import PIPE
 from pathlib import Path
 
+import pytest
+
 from tests.e2e.server import KEYS, REPOSITORY, Server
 
 
@@ -19,6 +21,7 @@ async def emit(server: Server, number: int) -> None:
         assert response.status_code == 201
 
 
+@pytest.mark.timeout(60)
 async def test_tail_goes_on_after_the_server_was_killed(tmp_path: Path) -> None:
     """Every event once, and Ctrl+C is an end in order."""
     log = f"sqlite:///{tmp_path / 'events.db'}"

@@ -179,18 +179,21 @@ class Mourner:
 async def test_a_finalizer_may_emit_within_an_append(log: EventLog) -> None:
     """Objects collected within appends emit without a deadlock, and every receipt is settled."""
     given: list[Receipt] = []
+    own: list[Receipt] = []
     stream = log.stream(USER)
     threshold = gc.get_threshold()
     gc.set_threshold(1, 1, 1)
     try:
         for n in range(100):
             Mourner(log, given)
-            log.append(stream, event(n))
+            own.append(log.append(stream, event(n)))
     finally:
         gc.set_threshold(*threshold)
     gc.collect()
     async with asyncio.timeout(10):
         late = [await receipt for receipt in given]
+        for receipt in own:
+            await receipt
     assert len(late) == 100
     assert len(set(late)) == 1, "one key, one position"
     found = numbers(await all_records(log))

@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from catenary import UsageError
-from catenary.errors import ConfigError, ValidationFailed
+from catenary.errors import ConfigError, RunCancelled, ValidationFailed
 from catenary.validate.bridges import RemoteBridge
 from catenary.validate.campaign import Campaign, Progress, chosen_rows
 from catenary.validate.field import Field
@@ -53,10 +53,6 @@ def suite() -> Suite:
         field.own.emitter(field.user()).custom("app.note")
         return "emitted"
 
-    @sample.row("waits", asked="it waits", waits_for="a part that is not there")
-    async def waits(field: Field) -> str:
-        return "not asked"
-
     return sample
 
 
@@ -77,7 +73,6 @@ async def test_each_row_gets_its_verdict() -> None:
         "usage": Verdict.FALLS_SHORT,
         "hangs": Verdict.FALLS_SHORT,
         "needs": Verdict.HOLDS,
-        "waits": Verdict.WAITS,
     }
     assert found["holds"].measured == "measured"
     assert found["a fault"].faults == ["what does not hold"]
@@ -85,7 +80,6 @@ async def test_each_row_gets_its_verdict() -> None:
     assert found["raises"].faults == ["where it stands"]
     assert found["usage"].faults == ["UsageError: wrongly called"]
     assert found["hangs"].faults == ["it was not done within 0.05 s"]
-    assert found["waits"].faults == ["it waits for a part that is not there"]
 
 
 async def test_a_defect_of_a_row_is_reported_and_does_not_end_the_campaign() -> None:
@@ -95,13 +89,20 @@ async def test_a_defect_of_a_row_is_reported_and_does_not_end_the_campaign() -> 
     async def broken(field: Field) -> str:
         return str(1 // 0)
 
+    @sample.row("cancelled", asked="somebody cancels its run")
+    async def cancelled(field: Field) -> str:
+        raise RunCancelled("run_1", "not by the row")
+
     @sample.row("next", asked="it holds")
     async def next_one(field: Field) -> str:
         return "fine"
 
     report = await Campaign(sample.rows, scale=Scale.QUICK).run()
-    assert [outcome.verdict for outcome in report.outcomes] == [Verdict.FALLS_SHORT, Verdict.HOLDS]
+    assert [outcome.verdict for outcome in report.outcomes] == [
+        Verdict.FALLS_SHORT, Verdict.FALLS_SHORT, Verdict.HOLDS,
+    ]  # fmt: skip
     assert "ZeroDivisionError" in report.outcomes[0].faults[0]
+    assert "RunCancelled" in report.outcomes[1].faults[0]
     assert not report.holds
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 import threading
 from collections import Counter
 from typing import Any
@@ -12,7 +13,7 @@ import pytest
 from catenary import LogFull, Position, UsageError, WebSocketBridgeFactory
 from catenary.errors import ValidationFailed
 from catenary.eventlog.receipt import Receipt
-from catenary.validate.crowd import Crowd, crowd, together
+from catenary.validate.crowd import SWITCH_SECONDS, Crowd, crowd, together
 from catenary.validate.load import Load, LoadGenerator
 from catenary.validate.patience import until
 
@@ -113,6 +114,15 @@ def test_a_crowd_works_at_once_each_with_its_number() -> None:
     members.run(10)
     assert members.results == {number: number * 2 for number in range(20)}
     assert set(inside.values()) == {1}
+
+
+def test_a_crowd_takes_turns_often() -> None:
+    """So often that its members meet in the middle of things; afterwards all is as before."""
+    usual = sys.getswitchinterval()
+    members = Crowd(3, lambda _: sys.getswitchinterval())
+    members.run(10)
+    assert set(members.results.values()) == {SWITCH_SECONDS}
+    assert sys.getswitchinterval() == usual
 
 
 async def test_coroutines_of_a_crowd_have_loops_of_their_own() -> None:

@@ -57,7 +57,7 @@ EVIDENCE = Evidence(
 FULL = report(
     outcome("one", evidence=EVIDENCE, figures=[figure("p99", 1.0)]),
     outcome("two", Verdict.FALLS_SHORT, faults=["a <hole> at 7"], slow=["took long"]),
-    outcome("three", Verdict.WAITS, faults=["it waits for another part"]),
+    outcome("three", Verdict.LEFT_OUT, faults=["it needs another bridge"]),
     outcome("four", evidence=Evidence(arrivals=[0.1, 0.2, 0.3])),
 )
 

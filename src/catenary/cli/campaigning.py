@@ -24,7 +24,6 @@ STYLES = {
     Verdict.HOLDS: "green",
     Verdict.FALLS_SHORT: "bold red",
     Verdict.LEFT_OUT: "yellow",
-    Verdict.WAITS: "yellow",
 }
 
 
@@ -78,7 +77,7 @@ class _Board:
                 f"{sum(counts.values())}/{self._totals[suite]}",
                 Text(str(counts[Verdict.HOLDS]), "green"),
                 Text(str(short) if short else "", "bold red"),
-                Text(str(counts[Verdict.LEFT_OUT] + counts[Verdict.WAITS] or ""), "yellow"),
+                Text(str(counts[Verdict.LEFT_OUT] or ""), "yellow"),
                 Text(", ".join(row.name for row in self._running if row.suite == suite), "dim"),
             )
         return Group(table, self._progress)
@@ -125,10 +124,9 @@ def _conclude(console: Console, report: Report) -> None:
     said = ", ".join(f"{count} {verdict}" for verdict, count in counts.items() if count)
     style = "bold green" if report.holds else "bold red"
     console.print(f"{len(report.outcomes)} rows in {report.seconds:.1f} s: {said}", style=style)
-    for verdict in (Verdict.LEFT_OUT, Verdict.WAITS):
-        reasons = Counter(outcome.faults[0] for outcome in report.of(verdict))
-        for reason, count in reasons.items():
-            console.print(f"{count} rows {verdict}: {reason}", style="yellow", markup=False)
+    reasons = Counter(outcome.faults[0] for outcome in report.of(Verdict.LEFT_OUT))
+    for reason, count in reasons.items():
+        console.print(f"{count} rows left out: {reason}", style="yellow", markup=False)
 
 
 def show_regressions(console: Console, regressions: Sequence[Regression]) -> None:

@@ -7,13 +7,14 @@ test asks for it::
     pytest_plugins = ["catenary.testing"]
 
 - ``catenary_factory``: the bridge that is tested; redefine it to bring your own.
-- ``catenary_bridge``: that bridge behind a real server on a free port.
+- ``catenary_bridge``: that bridge behind a real server on a free port; it runs agents too.
 - ``catenary_users``: a function that returns ids of users that no other test has.
 - ``catenary_chaos``: a proxy in front of the bridge that breaks connections.
 - ``catenary_checker``: an ordering checker.
 - ``catenary_threads``: a monitor of threads that watches the bridge.
 """
 
+from catenary.testing.bridge import AgentRun, BridgeUnderTest
 from catenary.testing.completeness import assert_complete
 from catenary.testing.fixtures import (
     catenary_bridge,
@@ -26,6 +27,8 @@ from catenary.testing.fixtures import (
 from catenary.testing.singletons import reset
 
 __all__ = [
+    "AgentRun",
+    "BridgeUnderTest",
     "assert_complete",
     "catenary_bridge",
     "catenary_chaos",

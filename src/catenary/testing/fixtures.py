@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from catenary.factory import WebSocketBridgeFactory
-from catenary.validate.bridges import ServedBridge
+from catenary.testing.bridge import BridgeUnderTest
 from catenary.validate.chaos import BlockingChaosProxy
 from catenary.validate.checker import OrderingChecker
 from catenary.validate.threads import ThreadMonitor
@@ -26,9 +26,9 @@ def catenary_factory() -> WebSocketBridgeFactory:
 
 
 @pytest.fixture
-def catenary_bridge(catenary_factory: WebSocketBridgeFactory) -> Iterator[ServedBridge]:
+def catenary_bridge(catenary_factory: WebSocketBridgeFactory) -> Iterator[BridgeUnderTest]:
     """The bridge behind a real server, on a free port of this machine and a thread of its own."""
-    with ServedBridge(catenary_factory) as bridge:
+    with BridgeUnderTest(catenary_factory) as bridge:
         yield bridge
 
 
@@ -41,7 +41,7 @@ def catenary_users() -> Callable[[int], list[str]]:
 
 
 @pytest.fixture
-def catenary_chaos(catenary_bridge: ServedBridge) -> Iterator[BlockingChaosProxy]:
+def catenary_chaos(catenary_bridge: BridgeUnderTest) -> Iterator[BlockingChaosProxy]:
     """
     A network in front of the bridge, calm until the test breaks it.
 

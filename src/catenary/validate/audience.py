@@ -86,7 +86,9 @@ class Audience:
         checker, name = self.checker, reader.name
 
         def begun(place: Position) -> None:
-            checker.begin(name, reader.user_id, place)
+            # Where it is told to begin proves nothing: who asks for the start is to have all.
+            first = Position(place.epoch, 0) if reader.after == "start" else place
+            checker.begin(name, reader.user_id, first)
 
         def received(arrival: Received) -> None:
             checker.received(name, arrival.event, arrival.event.user_id or reader.user_id)

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
-from catenary.errors import CatenaryError, ConfigError, ValidationFailed
+from catenary.errors import CatenaryError, ConfigError, RunCancelled, ValidationFailed
 from catenary.factory import WebSocketBridgeFactory
 from catenary.validate.bridges import Bridge, RemoteBridge, ServedBridge
 from catenary.validate.field import FAULTS_SHOWN, Field
@@ -126,15 +126,16 @@ class Campaign:
         for row in self.rows:
             if row.pace is Pace.BUSY:
                 await one(row)
-        await asyncio.gather(*(beside_others(row) for row in self.rows if row.pace is Pace.PATIENT))
+        patient = [row for row in self.rows if row.pace is Pace.PATIENT]
+        # The longest first, so that none of them is still at work alone at the end.
+        patient.sort(key=lambda row: row.timeout, reverse=True)
+        await asyncio.gather(*map(beside_others, patient))
         return [outcomes[row] for row in self.rows]
 
     async def _ask(self, row: Row, bridge: Bridge) -> Outcome:
         missing = missing_here(row, bridge)
-        if row.waits_for is not None:
-            return _unasked(row, Verdict.WAITS, f"it waits for {row.waits_for}")
         if missing:
-            return _unasked(row, Verdict.LEFT_OUT, str(missing[0]))
+            return _left_out(row, str(missing[0]))
         # A log that outlives this campaign must not know its users from an earlier one.
         prefix = f"validate-{secrets.token_hex(3)}-"
         field = Field(row, bridge, seed=self.seed, scale=self.scale, log=self.log, prefix=prefix)
@@ -157,9 +158,14 @@ def missing_here(row: Row, bridge: Bridge) -> list[Need]:
     return [need for need in row.needs if need not in met]
 
 
-def _unasked(row: Row, verdict: Verdict, why: str) -> Outcome:
+def _left_out(row: Row, why: str) -> Outcome:
     return Outcome(
-        suite=row.suite, row=row.name, asked=row.asked, measured="", verdict=verdict, faults=[why]
+        suite=row.suite,
+        row=row.name,
+        asked=row.asked,
+        measured="",
+        verdict=Verdict.LEFT_OUT,
+        faults=[why],
     )
 
 
@@ -178,7 +184,7 @@ async def ask(field: Field) -> Outcome:
         field.faults.append(str(error))
     except CatenaryError as error:
         field.faults.append(f"{type(error).__name__}: {error}")
-    except Exception as error:  # a defect of the row or of the bridge: both are reported
+    except (Exception, RunCancelled) as error:  # a defect of the row or of the bridge
         logger.exception("the row %r failed", row.name)
         field.faults.append(f"the row itself failed: {error!r}")
     faults = field.faults

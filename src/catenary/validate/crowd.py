@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 import threading
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Iterable
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from catenary.errors import ValidationFailed
@@ -14,9 +16,30 @@ Work = Callable[[int], Any]
 """What a member does; it is given its number. A coroutine runs on a loop of its own."""
 
 
+SWITCH_SECONDS = 1e-6
+"""
+How long a member may keep the interpreter when others want it.
+
+Python's own 5 ms are long enough for most members to be done with all their
+work, so that they would never meet in the middle of anything.
+"""
+
+_USUAL_SWITCH_SECONDS = sys.getswitchinterval()
+
+
+@contextmanager
+def switching_often() -> Iterator[None]:
+    """Let the threads of this process take turns as often as is useful to find races."""
+    sys.setswitchinterval(SWITCH_SECONDS)
+    try:
+        yield
+    finally:
+        sys.setswitchinterval(_USUAL_SWITCH_SECONDS)
+
+
 class Crowd:
     """
-    Threads that begin together, at a barrier, so that their work overlaps.
+    Threads that begin together, at a barrier, and take turns often, so that their work overlaps.
 
     ``failures`` are what members raised, ``seconds`` how long all took.
     """
@@ -55,11 +78,12 @@ class Crowd:
                 the text says where each of them stands; or if some raised.
         """
         began = time.perf_counter()
-        for thread in self._threads:
-            thread.start()
         deadline = time.monotonic() + timeout
-        for thread in self._threads:
-            thread.join(max(0.0, deadline - time.monotonic()))
+        with switching_often():
+            for thread in self._threads:
+                thread.start()
+            for thread in self._threads:
+                thread.join(max(0.0, deadline - time.monotonic()))
         self.seconds = time.perf_counter() - began
         stuck = [thread.name for thread in self._threads if thread.is_alive()]
         if stuck:

@@ -18,7 +18,14 @@ from urllib.parse import urlencode
 
 import msgspec
 
-from catenary.client.messages import Connected, Control, GapNotice, Live, decode_message
+from catenary.client.messages import (
+    Closing,
+    Connected,
+    Control,
+    GapNotice,
+    Live,
+    decode_message,
+)
 from catenary.errors import ProtocolError, ValidationFailed
 from catenary.events import WebSocketEvent
 from catenary.position import Position
@@ -42,8 +49,10 @@ class Reader:
     of its heartbeat intervals is left. It belongs to one loop.
 
     Attributes:
+        after: From where it was made to read.
         arrivals: The events, in the order in which they came.
         gaps: The gaps that were told.
+        closings: The planned closes that were announced.
         answers: The control messages that answered something of ours.
         absences: For each loss of a live connection, the seconds until it was live again.
         reconnects: The same, counted from the last connection or attempt that broke: what
@@ -68,7 +77,7 @@ class Reader:
         self.user_id = user_id
         self.name = name or user_id
         self._token = token
-        self._after = after
+        self.after = after
         self._query = [*query, *(("thread_id", thread_id) for thread_id in thread_ids)]
         self._ssl = ssl
         self._random = Random(f"{seed} {self.name}")  # noqa: S311 - it only spreads attempts
@@ -88,6 +97,7 @@ class Reader:
         """How often it was live."""
         self.arrivals: list[Received] = []
         self.gaps: list[GapNotice] = []
+        self.closings: list[Closing] = []
         self.answers: list[Control] = []
         self.absences: list[float] = []
         self.reconnects: list[float] = []
@@ -264,7 +274,7 @@ class Reader:
         return self.lives > lives
 
     def _address(self) -> str:
-        after = self._after if self.place is None else str(self.place)
+        after = self.after if self.place is None else str(self.place)
         return f"{self.url}?{urlencode([('after', after), *self._query], safe=':')}"
 
     async def _until_ended(self, wire: Wire) -> None:
@@ -307,7 +317,9 @@ class Reader:
             self._told(message)
         elif isinstance(message, Live):
             self._lived(at)
-        elif type(message).__name__ not in {"Heartbeat", "Closing", "Unknown"}:
+        elif isinstance(message, Closing):
+            self.closings.append(message)
+        elif type(message).__name__ not in {"Heartbeat", "Unknown"}:
             self.answers.append(message)
 
     def _take(self, event: WebSocketEvent, at: float) -> None:

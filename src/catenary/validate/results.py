@@ -20,8 +20,6 @@ class Verdict(enum.StrEnum):
     FALLS_SHORT = "falls short"
     LEFT_OUT = "left out"
     """This bridge cannot be asked: it runs elsewhere, or something is not installed."""
-    WAITS = "waits"
-    """The part of the product that it asks for does not exist yet."""
 
 
 class Better(enum.StrEnum):

@@ -58,8 +58,6 @@ class Row(NamedTuple):
     timeout: float
     """Seconds after which the row is given up, at the scale of a quick campaign."""
     pace: Pace
-    waits_for: str | None
-    """The part of the product that does not exist yet; None if it can be asked."""
 
     @property
     def slug(self) -> str:
@@ -85,7 +83,6 @@ class Suite:
         needs: tuple[Need, ...] = (),
         timeout: float = 30.0,
         pace: Pace | None = None,
-        waits_for: str | None = None,
     ) -> Callable[[Check], Check]:
         """Add a row; its check is what is decorated."""
 
@@ -99,7 +96,6 @@ class Suite:
                     frozenset(needs),
                     timeout,
                     pace or self.pace,
-                    waits_for,
                 )
             )
             return check

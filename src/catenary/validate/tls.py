@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import ssl as ssl_module
-import tempfile
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from catenary.errors import ConfigError
@@ -30,9 +28,6 @@ class Certificate:
             ) from error
         self._authority = trustme.CA()
         self._certificate = self._authority.issue_cert("127.0.0.1", "localhost")
-        self._directory = tempfile.TemporaryDirectory(prefix="catenary-tls-")
-        self._path = Path(self._directory.name) / "server.pem"
-        self._certificate.private_key_and_cert_chain_pem.write_to_path(str(self._path))
 
     def client_context(self) -> ssl_module.SSLContext:
         """Return what a client needs to trust it."""
@@ -41,5 +36,7 @@ class Certificate:
         return context
 
     def serve_with(self, config: uvicorn.Config) -> None:
-        """Let a server show it."""
-        config.ssl_certfile = str(self._path)
+        """Let a server show it, whose settings are complete but for that: they are loaded here."""
+        with self._certificate.private_key_and_cert_chain_pem.tempfile() as path:
+            config.ssl_certfile = path
+            config.load()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import ssl as ssl_module
 import time
 from collections.abc import Callable
@@ -18,6 +19,7 @@ from websockets.uri import parse_uri
 SUBPROTOCOL = Subprotocol("catenary.v1")
 MESSAGE_BYTES = 8 * 1024 * 1024
 PORTS = {"ws": 80, "wss": 443}
+SMALL_BUFFER_BYTES = 32 * 1024
 
 
 OnMessages = Callable[["Wire", list[bytes], float], None]
@@ -147,6 +149,11 @@ class Wire(asyncio.Protocol):
                 self.transport.close()
 
     # What the reader asks and does
+
+    def take_little(self) -> None:
+        """Let the system hold little that was not read, so that who does not read is slow."""
+        sock: socket.socket = self.transport.get_extra_info("socket")
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, SMALL_BUFFER_BYTES)
 
     @property
     def is_open(self) -> bool:

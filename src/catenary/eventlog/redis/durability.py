@@ -33,7 +33,7 @@ def in_force(store: Store, address: Address, required: Durability | None) -> InF
     links = store.links()
     if address.topology is not Topology.CLUSTER:
         for link in links:
-            if link.info("cluster").get("cluster_enabled") == "1":
+            if link.about.get("cluster_enabled") == "1":
                 raise ConfigError(f"{link.where} is a node of a cluster: add cluster=1 to the URL")
     rows = list(map(_row, links))
     weakest = min(rows, key=lambda row: list(Durability).index(row.durability))
@@ -54,8 +54,8 @@ def _row(link: Link) -> InForce:
             f"{link.where} may drop events when it is full: its maxmemory-policy is {policy}. "
             "Set it to noeviction"
         )
-    is_appending = link.info("persistence").get("aof_enabled") == "1"
-    replicas = int(link.info("replication").get("connected_slaves", "0"))
+    is_appending = link.about.get("aof_enabled") == "1"
+    replicas = int(link.about.get("connected_slaves", "0"))
     note = _of_replicas(replicas) + ("" if policy else "; whether it evicts keys is unknown")
     if not is_appending:
         text = "the end of every bridge, not the end of Redis, which has no AOF"

@@ -55,11 +55,12 @@ class Link:
         try:
             with errors_of(self.where):
                 self._connection.connect()
-            about = self.info("server")
-            self.version = _version(about)
-            self.process = about.get("run_id", "")
+            self.about = self._introduce()
+            """What the server told of itself when the connection was opened."""
+            self.version = _version(self.about)
+            self.process = self.about.get("run_id", "")
             """The id of the Redis process, another after each start."""
-            self._check(about)
+            self._check()
         except BaseException:
             self.close()
             raise
@@ -67,19 +68,19 @@ class Link:
         """Whether it knows sharded publishing."""
         self._scripts = scripts_for(rules, self.process, is_sharded=self.is_sharded)
 
-    def _check(self, about: dict[str, str]) -> None:
-        if self.version < OLDEST or not self.process.isalnum():
-            raise ConfigError(
-                f"{self.where} is version {about.get('redis_version')}; 6.2 or later is needed"
-            )
-        if self.info("replication").get("role") != "master":
-            raise LogUnavailable(f"{self.where} is a replica. Name the primary")
+    def _introduce(self) -> dict[str, str]:
+        """Say who this is and ask who the server is, in one round trip."""
+        named, told = self.commands([("CLIENT", "SETNAME", "catenary"), ("INFO",)])
+        self.checked(named)
+        lines = (line.partition(":") for line in self.checked(told).decode().splitlines())
+        return {name: value for name, colon, value in lines if colon}
 
-    def info(self, section: str) -> dict[str, str]:
-        """Return a section of what the server tells of itself."""
-        text = self.command("INFO", section).decode()
-        lines = (line.partition(":") for line in text.splitlines() if ":" in line)
-        return {name: value for name, _, value in lines}
+    def _check(self) -> None:
+        if self.version < OLDEST or not self.process.isalnum():
+            version = self.about.get("redis_version")
+            raise ConfigError(f"{self.where} is version {version}; 6.2 or later is needed")
+        if self.about.get("role") != "master":
+            raise LogUnavailable(f"{self.where} is a replica. Name the primary")
 
     def command(self, *words: bytes | str | float) -> Any:
         """Send one command and return its answer."""
@@ -186,7 +187,6 @@ def connection_to(address: Address, host: str, port: int) -> Any:
         protocol=2,
         retry=Retry(NoBackoff(), 0),
         health_check_interval=0,
-        client_name="catenary",
         **address.tls,
     )
 

@@ -21,7 +21,7 @@ from catenary.validate.follower import Follower
 from catenary.validate.patience import until
 from catenary.validate.results import quantile
 from catenary.validate.rows import Need, Pace, Suite
-from catenary.validate.suites.network import judge_network, network
+from catenary.validate.suites.network import Network, judge_network, network
 from catenary.validate.tls import Certificate
 
 chaos = Suite(
@@ -72,10 +72,15 @@ async def latency_only(field: Field) -> str:
     async with network(field, LEVELS["latency"]) as through:
         await through.talk(events, 0.02)
         await through.audience.settle(timeout=PATIENCE)
-        lives = [reader.lives for reader in through.readers]
-        field.expect(set(lives) == {1}, f"readers were connected {lives} times")
+        _expect_one_life(field, through)
         field.latencies(through.audience.latencies())
         return judge_network(field, through)
+
+
+def _expect_one_life(field: Field, through: Network) -> None:
+    lives = [reader.lives for reader in through.readers]
+    lives += [follower.lives for follower in through.audience.followers]
+    field.expect(set(lives) == {1}, f"readers were connected {lives} times")
 
 
 @chaos.row(
@@ -198,6 +203,7 @@ async def stalls(field: Field) -> str:
             await through.talk(50, 0.02)
             through.proxy.apply(Action.GO_ON)
         await through.audience.settle(timeout=PATIENCE)
+        _expect_one_life(field, through)
         return judge_network(field, through)
 
 
@@ -274,7 +280,8 @@ async def an_outage(field: Field) -> str:
 )
 async def all_together(field: Field) -> str:
     events = field.pick(full=600, quick=120)
-    async with network(field, LEVELS["everything"], users=3, certificate=Certificate()) as through:
+    faults, certificate = LEVELS["everything"], Certificate()
+    async with network(field, faults, users=3, certificate=certificate) as through:
         duration = events * 0.03
         script = together(
             random_cuts(duration, per_second=0.5, seed=field.seed),

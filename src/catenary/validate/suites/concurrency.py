@@ -196,6 +196,8 @@ async def cleanup_while_sending(field: Field) -> str:
         await audience.settle()
         field.blame(fault for fault in audience.faults() if "leaving" not in fault)
         field.expect(audience.events_received == 200, "not every message came")
+        lives = [reader.lives for reader in audience.readers]
+        field.expect(set(lives) == {1}, f"those who stay were connected {lives} times")
         return f"{len(leaving)} readers left meanwhile; {audience.events_received} of 200 messages"
 
 

@@ -24,12 +24,13 @@ def expect_own(field: Field, reader: Reader, expected: int) -> None:
     field.expect(got == expected, f"{reader.name} received {got} of {expected} events")
 
 
-def expect_senders_order(field: Field, reader: Reader, each: int) -> None:
-    """Markers are ``sender-number``; each sender's numbers must be 0, 1, 2, …"""
+def expect_senders_order(field: Field, reader: Reader, each: int, *, senders: int = 1) -> None:
+    """Markers are ``sender-number``; each of the senders' numbers must be 0, 1, 2, …"""
     numbers: defaultdict[str, list[int]] = defaultdict(list)
     for arrival in reader.arrivals:
         sender, _, number = str(arrival.event.data["marker"]).rpartition("-")
         numbers[sender].append(int(number))
+    field.expect(len(numbers) == senders, f"{reader.name}: {len(numbers)} of {senders} senders")
     for sender, got in numbers.items():
         field.expect(
             got == list(range(each)), f"{reader.name}: sender {sender} came as {got[:20]}…"

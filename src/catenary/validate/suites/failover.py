@@ -15,7 +15,7 @@ from catenary.validate.audience import NOTE_TYPE, Audience
 from catenary.validate.crowd import together
 from catenary.validate.field import Field
 from catenary.validate.processes import BridgeProcess
-from catenary.validate.rows import Need, Suite
+from catenary.validate.rows import Need, Pace, Suite
 from catenary.validate.stores import LoadBalancer, RedisServer
 from catenary.validate.suites.expectations import expect_grammar, until_ended
 
@@ -136,6 +136,7 @@ async def _under_load(
     asked="two nodes behind a load balancer, one killed under load: every client ends with every event",
     needs=NODES,
     timeout=90,
+    pace=Pace.PATIENT,
 )
 async def a_node_is_killed(field: Field) -> str:
     async def kill(here: Deployment) -> None:
@@ -150,6 +151,7 @@ async def a_node_is_killed(field: Field) -> str:
     asked="both nodes are restarted in order, one after the other, under load: every client ends with every event",
     needs=NODES,
     timeout=120,
+    pace=Pace.PATIENT,
 )
 async def rolling_restart(field: Field) -> str:
     async def roll(here: Deployment) -> None:
@@ -167,6 +169,7 @@ async def rolling_restart(field: Field) -> str:
     asked="the log's server is killed and started again under load: what was acknowledged is there, or clients are told",
     needs=NODES,
     timeout=90,
+    pace=Pace.PATIENT,
 )
 async def the_logs_server_is_restarted(field: Field) -> str:
     async def restart(here: Deployment) -> None:
@@ -184,6 +187,7 @@ async def the_logs_server_is_restarted(field: Field) -> str:
     asked="the log's server is frozen for 2 s under load: every client ends with every event",
     needs=NODES,
     timeout=90,
+    pace=Pace.PATIENT,
 )
 async def the_logs_server_is_frozen(field: Field) -> str:
     async def freeze(here: Deployment) -> None:
@@ -201,6 +205,7 @@ async def the_logs_server_is_frozen(field: Field) -> str:
     asked="a node with 4 open runs is killed: the other node ends each of them once, with producer_lost",
     needs=NODES,
     timeout=90,
+    pace=Pace.PATIENT,
 )
 async def a_nodes_runs(field: Field) -> str:
     async with deployed(field) as here:

@@ -94,6 +94,33 @@ async def busy(field: Field) -> str:
         return f"{audience.events_received} of {total} events, 0 drops"
 
 
+@heartbeat.row(
+    "a slow reader",
+    asked="a client that takes a little of its backlog in each of 10 intervals (150 s), pings waiting behind it: it is not given up",
+    needs=(Need.OWN_BRIDGE,),
+)
+async def a_slow_reader(field: Field) -> str:
+    limits = _limits(field)
+    async with field.served(limits=limits) as bridge, field.audience(bridge) as audience:
+        (reader,) = await audience.join(field.some_users(1))
+        assert reader.wire is not None
+        reader.wire.take_little()
+        reader.pause()
+        for number in range(200):
+            audience.emit(field.user(), f"{field.user()} {number}", pad="x" * 20_000)
+        for _ in range(10):
+            await asyncio.sleep(limits.heartbeat_interval)
+            before = len(reader.arrivals)
+            reader.resume()
+            await reader.until(lambda n=before: len(reader.arrivals) > n)  # type: ignore[misc]
+            reader.pause()
+        slowly = len(reader.arrivals)
+        reader.resume()
+        await audience.settle()
+        _expect_no_drop(field, audience)
+        return f"{slowly} events in 10 intervals, then the other {200 - slowly}; 0 drops"
+
+
 async def _find(field: Field, frozen_user: str, *, pad: str) -> str:
     """Freeze a reader, go on sending to all, and wait until the server has let it go."""
     limits = Limits(heartbeat_interval=field.pick(full=15.0, quick=1.0))

@@ -6,13 +6,16 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable
 
+from catenary.errors import CloseCode
 from catenary.factory import WebSocketBridgeFactory
 from catenary.validate.audience import Audience
 from catenary.validate.bridges import ServedBridge
 from catenary.validate.chaos import ChaosProxy, Faults
 from catenary.validate.crowd import together
 from catenary.validate.field import Field
+from catenary.validate.processes import BridgeProcess
 from catenary.validate.reader import Reader
+from catenary.validate.results import quantile
 from catenary.validate.rows import Need, Pace, Suite
 from catenary.validate.stores import RedisServer
 
@@ -121,6 +124,63 @@ async def concurrent(field: Field) -> str:
         return f"{audience.events_received} of 400 events at 10 tabs, each cut 3 times"
 
 
+@lifecycle.row(
+    "a restart in order",
+    asked="a bridge on a file is stopped in order and started again: its 5 readers are told that it closes and when to come back, and have all events",
+    needs=(Need.PROCESS,),
+    pace=Pace.PATIENT,
+)
+async def a_restart_in_order(field: Field) -> str:
+    async with (
+        field.log_file() as log,
+        BridgeProcess.on_a_free_port(log=log) as bridge,
+        field.audience(bridge) as audience,
+    ):
+        readers = await audience.join([field.user()] * 5)
+        await asyncio.to_thread(_ten, audience, field.user(), 0)
+        await audience.settle()
+        status = await bridge.stop()
+        await bridge.start()
+        await together(_again(reader, 1) for reader in readers)
+        await asyncio.to_thread(_ten, audience, field.user(), 1)
+        await audience.settle()
+        field.judge(audience)
+        field.expect(status == 0, f"the server ended with status {status}")
+        for reader in readers:
+            codes = [code for code in reader.close_codes if code is not None]
+            field.expect(codes == [CloseCode.RESTARTING], f"{reader.name} was closed with {codes}")
+            waits = [closing.reconnect_after for closing in reader.closings]
+            field.expect(len(waits) == 1 and waits[0], f"{reader.name} was told to wait {waits}")
+            field.expect(len(reader.arrivals) == 20, f"{reader.name}: {len(reader.arrivals)} of 20")
+        return f"{audience.events_received} of 100 events; {len(readers)} readers told of the close"
+
+
+@lifecycle.row(
+    "a server that lost all",
+    asked="a bridge in memory is killed and started again: its reader is told of the loss, and has all that follows",
+    needs=(Need.PROCESS,),
+    pace=Pace.PATIENT,
+)
+async def a_server_that_lost_all(field: Field) -> str:
+    async with (
+        BridgeProcess.on_a_free_port(log="memory://") as bridge,
+        field.audience(bridge) as audience,
+    ):
+        (reader,) = await audience.join(field.some_users(1))
+        for number in range(2):
+            await asyncio.to_thread(_ten, audience, field.user(), number)
+            await audience.settle()
+            if number == 0:
+                await bridge.kill()
+                await bridge.start()
+                await _again(reader, 1)
+        field.judge(audience, losses_are_told=True)
+        reasons = [gap.reason for gap in reader.gaps]
+        field.expect(reasons == ["epoch"], f"the reader was told of {reasons}")
+        field.expect(len(reader.arrivals) == 20, f"{len(reader.arrivals)} of 20 events came")
+        return f"{len(reader.arrivals)} of 20 events, and a gap between them"
+
+
 async def _with_redis(field: Field, delay_ms: int) -> str:
     """Connect and deliver while each answer of the store comes late."""
     faults = Faults(delay=delay_ms / 2000)
@@ -141,23 +201,27 @@ async def _with_redis(field: Field, delay_ms: int) -> str:
             await reader.until_greeted()
             greeted = time.perf_counter() - began
             await reader.until(lambda: reader.is_live, timeout=20, what="live")
-            for number in range(20):
+            events = field.pick(full=20, quick=5 if delay_ms < 500 else 3)
+            for number in range(events):
                 audience.emit(user_id, f"{user_id} {number}")
-                await asyncio.sleep(0.02)
+                # Twice the time of an answer: what one event waited for holds up no other.
+                await asyncio.sleep(0.02 + 2 * delay_ms / 1000)
             await audience.settle(timeout=30)
             field.judge(audience)
             latencies = audience.latencies([reader])
-            slowest = max(latencies)
+            median, slowest = quantile(latencies, 0.5), max(latencies)
             field.latencies(latencies)
             # A connect asks the store three times, one after the other: to be woken, for the
             # head, for its place.
             field.expect_speed(
                 greeted <= bound + 2 * delay_ms / 1000, f"the greeting took {greeted:.2f} s"
             )
-            field.expect_speed(slowest <= bound, f"an event took {slowest:.2f} s")
+            field.expect_speed(median <= bound, f"an event took {median:.2f} s in the median")
+            # One that comes while the lease of its node is renewed waits for that answer too.
+            field.expect_speed(slowest <= bound + delay_ms / 1000, f"an event took {slowest:.2f} s")
             return (
-                f"greeted after {greeted * 1000:.0f} ms, 20 of 20 events, the slowest "
-                f"{slowest * 1000:.0f} ms after its emission"
+                f"greeted after {greeted * 1000:.0f} ms, {events} of {events} events, {median * 1000:.0f} ms "
+                f"after their emission in the median, {slowest * 1000:.0f} ms at the slowest"
             )
 
 
@@ -166,7 +230,7 @@ def _add_slow_store(delay_ms: int) -> None:
         f"Redis {delay_ms} ms slow",
         asked=f"each answer of Redis comes {delay_ms} ms late: a connect (three answers) and delivery (one) hold, ≤ 1 s above that",
         needs=(Need.OWN_BRIDGE, Need.REDIS),
-        timeout=60,
+        timeout=60 + delay_ms / 20,
         pace=Pace.PATIENT,
     )
     async def slow_store(field: Field) -> str:

@@ -13,7 +13,7 @@ from catenary.validate.crowd import together
 from catenary.validate.field import Field
 from catenary.validate.processes import BridgeProcess
 from catenary.validate.reader import Reader
-from catenary.validate.rows import Need, Suite
+from catenary.validate.rows import Need, Pace, Suite
 from catenary.validate.suites.expectations import events_by_run, expect_grammar, until_ended
 
 multi_agent = Suite("multi-agent", "Every run has one start and one end, whatever becomes of it.")
@@ -145,7 +145,7 @@ async def _ends_with(field: Field, audience_end: str, runs: int, reader: Reader)
 
 @multi_agent.row(
     "agents that fail",
-    asked="8 agents raise in the middle of a tool: each run ends with one agent_error, its tool closed",
+    asked="8 agents raise in the middle of a tool: each run ends with one agent_error that says why, its tool closed",
     needs=(Need.OWN_BRIDGE,),
 )
 async def agents_that_fail(field: Field) -> str:
@@ -164,13 +164,15 @@ async def agents_that_fail(field: Field) -> str:
         measured = await _ends_with(field, "agent_error", 8, reader)
         inputs, outputs = _tools(reader)
         field.expect(inputs.keys() == outputs.keys(), "a tool stays open")
+        said = {a.event.data["message"] for a in reader.arrivals if a.event.type == "agent_error"}
+        field.expect(said == {"the model refused"}, f"the ends say {said}")
         field.judge(audience)
         return measured
 
 
 @multi_agent.row(
     "agents that are cancelled",
-    asked="6 agents, tasks and threads, are cancelled: each run ends with one agent_cancelled",
+    asked="6 agents, tasks and threads, are cancelled: each is interrupted, each run ends with one agent_cancelled",
     needs=(Need.OWN_BRIDGE,),
 )
 async def agents_that_are_cancelled(field: Field) -> str:
@@ -200,9 +202,13 @@ async def agents_that_are_cancelled(field: Field) -> str:
             for number in range(3, 6)
         ]
         await reader.until(lambda: len(events_by_run(reader)) == 6, what="told of 6 starts")
+        began = time.perf_counter()
         for number in range(6):
             await emitter.cancel_run(f"{field.user()}-{number}", reason="enough")
-        await asyncio.wait(working)
+        await together(working)
+        took = time.perf_counter() - began
+        # Ten seconds after a cancel that reached nobody, the bridge closes the run itself.
+        field.expect(took < 8, f"the agents were at work for another {took:.1f} s")
         measured = await _ends_with(field, "agent_cancelled", 6, reader)
         field.judge(audience)
         return measured
@@ -234,6 +240,7 @@ async def synchronous_agents(field: Field) -> str:
     "a process that is killed",
     asked="4 agents are at work when their process is killed: each run ends once, with producer_lost",
     needs=(Need.PROCESS,),
+    pace=Pace.PATIENT,
 )
 async def a_process_that_is_killed(field: Field) -> str:
     async with (

@@ -93,6 +93,7 @@ def judge_network(field: Field, through: Network) -> str:
     field.judge(audience)
     expected = through.events * (len(audience.readers) + len(audience.followers))
     got = audience.events_received
+    field.expect(got == expected, f"{got} of {expected} events came")
     reconnects = [seconds for reader in through.readers for seconds in reader.reconnects]
     cuts = through.proxy.journal.count(*_SHOWN, Incident.CORRUPTED)
     text = f"{got} of {expected} events; {cuts} faults"

@@ -26,7 +26,7 @@ async def _senders(field: Field, senders: int, each: int) -> str:
         await crowd(senders, lambda n: _emit_numbered(audience, field.user(), n, each))
         await audience.settle()
         field.judge(audience)
-        expect_senders_order(field, reader, each)
+        expect_senders_order(field, reader, each, senders=senders)
         total = senders * each
         field.expect(len(reader.arrivals) == total, f"{len(reader.arrivals)} of {total} came")
         return f"{len(reader.arrivals)} of {total} messages, every sender in order"
@@ -57,7 +57,7 @@ async def many_over_five_threads(field: Field) -> str:
         await crowd(5, work)
         await audience.settle()
         field.judge(audience)
-        expect_senders_order(field, reader, 40)
+        expect_senders_order(field, reader, 40, senders=25)
         field.expect(len(reader.arrivals) == 1000, f"{len(reader.arrivals)} of 1,000 came")
         return f"{len(reader.arrivals)} of 1,000 messages of 25 senders, in order"
 

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from catenary.errors import ValidationFailed
 from catenary.factory import get_websocket_bridge_factory, get_websocket_manager
 from catenary.runs import Run
-from catenary.validate.crowd import crowd
+from catenary.validate.crowd import SWITCH_SECONDS, crowd
 from catenary.validate.field import Field
 from catenary.validate.rows import Need, Suite
 from catenary.validate.suites.expectations import expect_senders_order
@@ -44,10 +44,9 @@ async def one_factory(field: Field) -> str:
 
 
 _FIRST_CALL = """
-import json, threading
+import json, sys, threading
 from catenary import {getter}
-from catenary.validate.suites.expectations import expect_senders_order
-from catenary.validate.threads import ThreadMonitor, ViolationKind
+sys.setswitchinterval({switch})
 barrier, seen = threading.Barrier(55), []
 def call():
     barrier.wait()
@@ -61,7 +60,7 @@ print(json.dumps([len(seen), len(set(seen))]))
 
 async def _first_call(field: Field, getter: str) -> str:
     """In a process of its own, where nobody has called it before."""
-    code = _FIRST_CALL.format(getter=getter)
+    code = _FIRST_CALL.format(getter=getter, switch=SWITCH_SECONDS)
     done = await asyncio.to_thread(
         subprocess.run, [sys.executable, "-c", code], capture_output=True, text=True, timeout=30,
         check=False,
@@ -104,7 +103,7 @@ async def thirty_threads_append(field: Field) -> str:
         field.judge(audience)
         seqs = [arrival.event.seq for arrival in reader.arrivals]
         field.expect(seqs == list(range(1, 601)), "the numbers are not 1 to 600")
-        expect_senders_order(field, reader, 20)
+        expect_senders_order(field, reader, 20, senders=30)
         return f"numbers {seqs[0]} to {seqs[-1]}, {len(seqs)} events"
 
 
@@ -144,7 +143,7 @@ async def twenty_senders(field: Field) -> str:
         await crowd(20, work)
         await audience.settle()
         field.judge(audience)
-        expect_senders_order(field, reader, 25)
+        expect_senders_order(field, reader, 25, senders=20)
         last: dict[str, int] = {}
         for arrival in reader.arrivals:
             sender = str(arrival.event.data["marker"]).partition("-")[0]
@@ -212,7 +211,7 @@ async def state_agrees(field: Field) -> str:
 
         def look(number: int) -> str:
             before = 0
-            for _ in range(10):
+            for _ in range(30):
                 length = len(_text(run))
                 if length < before:
                     raise ValidationFailed(f"thread {number} saw the text shrink")
@@ -228,7 +227,7 @@ async def state_agrees(field: Field) -> str:
         members = await looking
         seen = set(members.results.values())
         field.expect(seen == {expected}, f"{len(seen)} different texts were seen")
-    return f"30 threads looked 10 times each, and saw one text of {words} words at the end"
+    return f"30 threads looked 30 times each, and saw one text of {words} words at the end"
 
 
 @thread_safety.row(
