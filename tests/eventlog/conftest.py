@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +16,13 @@ from catenary.eventlog.model import Durability
 from catenary.eventlog.nats.log import NatsLog
 from catenary.eventlog.redis.log import RedisLog
 from catenary.eventlog.sqlite import SqliteLog
+from tests.eventlog.following import SharedLog
 from tests.eventlog.support import Clock
 from tests.nats_server import nats_url_of_its_own
 from tests.redis_server import RedisServer, shared_server
 
 OpenLog = Callable[..., Awaitable[EventLog]]
+OpenShared = Callable[..., SharedLog]
 
 KINDS = ("memory", "sqlite-power", "sqlite-process", "redis", "redis-6.2", "valkey", "nats")
 REDIS_KINDS = ("redis", "redis-6.2", "valkey")
@@ -53,6 +56,14 @@ def _flushed(kind: str) -> RedisServer:
     server = shared_server(kind)
     server.flush()
     return server
+
+
+@pytest.fixture(params=(*REDIS_KINDS, "nats"))
+def open_shared(request: pytest.FixtureRequest) -> OpenShared:
+    """Make a log over a store that has no data; each call makes that of another process."""
+    if request.param == "nats":
+        return partial(NatsLog, nats_url_of_its_own())
+    return partial(RedisLog, _flushed(str(request.param)).url)
 
 
 @pytest_asyncio.fixture

@@ -125,8 +125,14 @@ def take_ended(
         if len(taken) >= limit:
             break
         subject = stream_of(note.log_id).names.reports + token(note.run_id)
-        if _take(store, subject, holder, now_ms):
-            taken.append((note.log_id, note.run_id))
+        if not _take(store, subject, holder, now_ms):
+            continue
+        ends = stream_of(note.log_id).names.ends + token(note.run_id)
+        if store.last(store.names.events_stream, ends) is None:
+            # Somebody has reported it since the notes were read.
+            store.purge(store.names.values_stream, subject)
+            continue
+        taken.append((note.log_id, note.run_id))
     return taken
 
 

@@ -104,9 +104,11 @@ def known_after(change: Change, seq: int) -> Known:
 def load(store: Store, streams: Sequence[NatsStream]) -> None:
     """Look what the store has of logs."""
     names = store.names.events_stream
+    before = [stream.remembered() for stream in streams]
     found = store.lasts(names, [stream.names.events for stream in streams])
-    for stream, last in zip(streams, found, strict=True):
-        stream.reload(known_in(last.seq, batch_in(last.payload)) if last is not None else None)
+    for stream, last, was in zip(streams, found, before, strict=True):
+        known = known_in(last.seq, batch_in(last.payload)) if last is not None else None
+        stream.reload(known, was)
 
 
 def current_life(store: Store, states: Sequence[State]) -> str:

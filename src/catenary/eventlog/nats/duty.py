@@ -124,8 +124,10 @@ class DutifulLog(RunningLog):
     async def _close_lost_runs(self) -> None:
         """End the runs of processes whose lease is over."""
         by_holder = await self._ask(asking.logs_of)
+        # Asked after that: whoever says that it holds something had a lease before.
+        alive = await self._ask(self._who_lives)
         for holder, log_ids in by_holder.items():
-            if holder == self.holder or holder in self._alive:
+            if holder == self.holder or holder in alive:
                 continue
             for log_id in log_ids:
                 if not self._lease.may_judge(time.monotonic()):

@@ -29,8 +29,7 @@ class NatsNodes(SharedNodes):
         self._log = log
 
     async def _others(self) -> Collection[str]:
-        await self._log._is_open()
-        return self._log._alive - {self.node}
+        return await self._log._ask(self._log._who_lives) - {self.node}
 
     async def _tell_all(self, message: bytes) -> None:
         await self._log._ask(Store.tell, self._log.names.nodes, b"n" + message)

@@ -119,6 +119,14 @@ class State(msgspec.Struct, frozen=True, array_like=True):
         former = [*self.former, Term(self.epoch, self.head)][-TERMS_KEPT:]
         return msgspec.structs.replace(self, epoch=epoch, former=former)
 
+    def lacks(self, producer: str, number: int) -> bool:
+        """Whether a batch that was stored is not among those of which this was made."""
+        wrote = self.producers.get(producer)
+        if wrote is None:
+            # Of more producers than are kept this one may be left out.
+            return len(self.producers) < PRODUCERS_KEPT
+        return wrote.number < number
+
     def with_producer(self, producer: str, wrote: Wrote) -> dict[str, Wrote]:
         """Return the producers with one's last batch; those that wrote long ago go."""
         found = dict(self.producers)

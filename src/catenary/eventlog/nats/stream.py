@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from typing import NamedTuple
 
 from catenary.eventlog.nats.names import LogNames
 from catenary.eventlog.nats.state import Known
@@ -10,6 +11,24 @@ from catenary.eventlog.shared_runs import RunStart
 from catenary.eventlog.shared_stream import SharedStream
 
 PLACES_REMEMBERED = 64
+
+
+class Remembered(NamedTuple):
+    """What a process knew to be in the store: a last message, and what was written here."""
+
+    known: Known | None
+    wrote: dict[str, tuple[int, str]]
+
+    def has_more_than(self, known: Known) -> bool:
+        """Whether what the store answers lacks something of it."""
+        state = known.state
+        former = self.known.state if self.known is not None else None
+        if former is not None and former.epoch == state.epoch and state.head < former.head:
+            return True
+        return any(
+            epoch == state.epoch and state.lacks(producer, number)
+            for producer, (number, epoch) in self.wrote.items()
+        )
 
 
 class NatsStream(SharedStream):
@@ -58,21 +77,27 @@ class NatsStream(SharedStream):
             self.known = known
         self.seen_seq = max(self.seen_seq, known.seq)
 
-    def reload(self, known: Known | None) -> None:
-        """Take what the store has now, and find out whether it is less than it had."""
-        former, self.known = self.known, known
+    def remembered(self) -> Remembered:
+        """Return what is known here to be in the store, before it is asked."""
+        return Remembered(self.known, dict(self.wrote))
+
+    def reload(self, known: Known | None, before: Remembered) -> None:
+        """
+        Take what the store has, and find out whether it is less than it had.
+
+        ``before`` is what was known when the store was asked: what other threads
+        have stored since then need not be in the answer.
+        """
+        if known is not None and before.has_more_than(known):
+            self.is_lost = True
+            self.known = known
+        elif self.known is before.known:
+            self.known = known
+            if known is None:
+                # Nothing is left, not even the name of the term: what comes is a new log.
+                self.wrote.clear()
         if known is not None:
-            self.seen_seq = max(self.seen_seq, known.seq)
-        if known is None:
-            # Nothing is left, not even the name of the term: what comes is a new log.
-            self.wrote.clear()
-            return
-        if former is not None and former.state.epoch == known.state.epoch:
-            self.is_lost |= known.state.head < former.state.head
-        for producer, (number, epoch) in self.wrote.items():
-            told = known.state.producers.get(producer)
-            if epoch == known.state.epoch and (told is None or told.number < number):
-                self.is_lost = True
+            self.see(known)
 
     def remember_place(self, number: int, seq: int) -> None:
         """Remember where what follows a number is."""

@@ -28,7 +28,7 @@ def claim(
     digest: bytes,
     holder: str,
     now_ms: int,
-    is_living: Callable[[str], bool],
+    is_living: Callable[[Store, str], bool],
 ) -> Claim:
     """Claim an id, or say what became of it; ``is_living`` knows which processes there are."""
     subject = stream.names.commands + token(command_id)
@@ -42,7 +42,7 @@ def claim(
             found = _within_window(store, stream, subject)
             known = records.decode(found.payload, Claimed) if found is not None else None
             if known is not None and now_ms - known.at < _WINDOW_MS:
-                return _claimed(known, digest, holder, is_living)
+                return _claimed(known, digest, holder, lambda name: is_living(store, name))
             expected = found.seq if found is not None else 0
         else:
             if seq % _TRIM_EVERY == 0:

@@ -229,6 +229,10 @@ class NatsWriter(CommittingLog):
                 self._look_at_held()
         return max(0.01, self._lease.due_in(time.monotonic()))
 
+    def _who_lives(self, store: Store) -> frozenset[str]:
+        """Renew this process's lease, and return the processes that live."""
+        return leases.renew(store, self.holder, self._lease.seconds).alive
+
     def _renew(self) -> None:
         found = leases.renew(self._store, self.holder, self._lease.seconds)
         self._alive = found.alive

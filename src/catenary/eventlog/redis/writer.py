@@ -178,10 +178,14 @@ class RedisWriter(CommittingLog):
                 self._look_at_held()
         return max(0.01, self._lease.due_in(time.monotonic()))
 
-    def _renew(self) -> None:
+    def _who_lives(self, store: Store) -> frozenset[str]:
+        """Renew this process's lease, and return the processes that live."""
         life = int(self._lease.seconds * 1000)
-        living = self._store.call(0, "lease", [self.keys.leases], self.holder, life)
-        self._alive = frozenset(name.decode() for name in living)
+        living = store.call(0, "lease", [self.keys.leases], self.holder, life)
+        return frozenset(name.decode() for name in living)
+
+    def _renew(self) -> None:
+        self._alive = self._who_lives(self._store)
         self._lease.renewed(time.monotonic())
         if self._store.processes != self._processes:
             self._note_servers(in_force(self._store, self.address, None))
