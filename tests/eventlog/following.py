@@ -68,6 +68,10 @@ class Follower:
         """Follow until a place, whatever the store does meanwhile."""
         async with asyncio.timeout(patience):
             while self.place != place:
-                with suppress(LogUnavailable):
-                    await self.catch_up()
-                await asyncio.sleep(0.005)
+                await self.catch_up_or_wait()
+
+    async def catch_up_or_wait(self) -> None:
+        """Take what can be had now, if the store answers, and let others go on."""
+        with suppress(LogUnavailable):
+            await self.catch_up()
+        await asyncio.sleep(0.005)

@@ -23,7 +23,7 @@ from catenary.eventlog.nats.names import Names, token
 from catenary.eventlog.nats.posts import Found, Post
 from catenary.eventlog.nats.reading import read_last, records_between
 from catenary.eventlog.nats.records import Due, RunRecord
-from catenary.eventlog.nats.state import State
+from catenary.eventlog.nats.state import State, batch_in
 from catenary.eventlog.nats.store import Store
 from catenary.eventlog.nats.stream import NatsStream
 from catenary.eventlog.shared_folding import apply_once, kept_fold
@@ -145,16 +145,30 @@ def drop(store: Store, stream: NatsStream, first_of: Callable[[State], int], now
 def take_out(store: Store, stream: NatsStream, state: State, seq: int) -> None:
     """Take out of the stream what lies before the first number; ``seq`` is where the state is."""
     names, events = stream.names, store.names.events_stream
-    found = mark_before(state.marks, state.first)
-    begin = found.seq if found is not None else seq
-    if state.first > state.head:
-        begin = seq
-    if state.first <= state.through:
-        store.purge(events, names.rewritten + state.generation, seq=begin)
+    if not state.is_rewritten_gone:
+        found = mark_before(state.marks, state.first)
+        if found is not None:
+            store.purge(events, names.rewritten + state.generation, seq=found.seq)
         return
     if state.generation:
-        store.purge(events, names.rewritten + "*")
-    store.purge(events, names.events, seq=begin)
+        store.purge(events, names.rewritten + state.generation)
+    take_out_appended(store, stream, state, state.first, seq)
+
+
+def take_out_appended(store: Store, stream: NatsStream, state: State, first: int, seq: int) -> None:
+    """Take out what was appended before a number, but for the message with the state, at ``seq``."""
+    names, events = stream.names, store.names.events_stream
+    # A mark that follows the number says nothing of what lies between.
+    found = mark_before(state.appended_marks, first)
+    begin = found.seq if found is not None else None
+    if begin is None:
+        ahead = store.every(events, names.events)
+        begin = next(
+            (one.seq for one in ahead if one.seq >= seq or batch_in(one.payload).last >= first),
+            None,
+        )
+    if begin is not None:
+        store.purge(events, names.events, seq=begin)
 
 
 # Folding

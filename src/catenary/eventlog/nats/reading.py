@@ -112,7 +112,9 @@ def batches_after(
                 batch = batch_in(one.payload)
                 if batch.events and batch.last >= number:
                     number = batch.last + 1
-                    stream.remember_place(number, one.seq + 1)
+                    if not is_rewritten or number <= state.through:
+                        # What follows the last rewritten one stands anywhere.
+                        stream.remember_place(number, one.seq + 1)
                     yield batch
             if not found or not pending:
                 break
@@ -212,9 +214,10 @@ def _contiguous(
             reached = record.seq
         if whole or start.seq >= last.state.head:
             return last, whole, None
+        was_led = bool(stream.places)
         stream.places.clear()
         former, last = last, read_last(store, stream, at)
-        if former.known.seq == last.known.seq:
+        if former.known.seq == last.known.seq and not was_led:
             if store.placed.replicas == 1:
                 break
             time.sleep(_PAUSE)

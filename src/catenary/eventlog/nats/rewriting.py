@@ -25,6 +25,7 @@ from catenary.eventlog.nats import records
 from catenary.eventlog.nats.changing import IDLE_SECONDS, Change, change
 from catenary.eventlog.nats.ends import RunChanges, scrubbed
 from catenary.eventlog.nats.errors import Conflict
+from catenary.eventlog.nats.keeping import take_out_appended
 from catenary.eventlog.nats.marks import Mark, cut_before, with_mark
 from catenary.eventlog.nats.names import token
 from catenary.eventlog.nats.posts import Post
@@ -110,12 +111,14 @@ def compact(store: Store, stream: NatsStream, now_ms: int) -> None:
     state = last.state
     through = state.head if state.oldest_open is None else state.oldest_open - 1
     after = max(state.through, state.first - 1)
+    # What is taken out now must not be what is written.
+    former = "" if state.is_rewritten_gone else state.generation
     new = list(records_between(store, stream, last, max(after, stream.looked_through), through))
     is_worth_it = len(list(merge_adjacent(new))) < len(new)
     stream.looked_through = through
     if not is_worth_it:
         return
-    generation = state.generation or secrets.token_hex(4)
+    generation = former or secrets.token_hex(4)
     before = store.last(store.names.events_stream, stream.names.rewritten + generation)
     if before is not None and batch_in(before.payload).last > state.through:
         # Somebody wrote it and did not come to tell: it is written anew, under another name.
@@ -130,7 +133,9 @@ def compact(store: Store, stream: NatsStream, now_ms: int) -> None:
         return
     note = _note(store, stream, now_ms)
     if _switch(store, stream, state, rewritten, generation, now_ms):
-        _take_former_out(store, stream, now_ms)
+        known = read_last(store, stream, now_ms).known
+        state = msgspec.structs.replace(known.state, marks=known.marks)
+        take_out_appended(store, stream, state, state.through + 1, known.seq)
     store.remove(store.names.values_stream, [note])
 
 
@@ -155,28 +160,31 @@ def _switch(
 
     def make(state: State) -> Change | None:
         nonlocal is_done
-        is_done = (state.generation, state.through) == (was.generation, was.through)
+        is_done = state.rewriting == was.rewriting
         if not is_done:
             return None
         after = rewritten.switched(state, generation)
         return Change(msgspec.structs.replace(after, erasures=state.erasures + erasures))
 
     change(store, stream, now_ms, make)
+    if not is_done:
+        # Nobody reads it, and it may hold what was erased meanwhile.
+        store.shred(store.names.events_stream, [seq for seq, _ in rewritten.batches])
     return is_done
 
 
-def _take_former_out(store: Store, stream: NatsStream, now_ms: int) -> None:
-    """Take out what stands in rewritten batches too."""
-    known = read_last(store, stream, now_ms).known
-    state = known.state
-    behind = [mark.seq for mark in known.marks if mark.number > state.through]
-    store.purge(
-        store.names.events_stream, stream.names.events, seq=behind[0] if behind else known.seq
-    )
-
-
 def collect(store: Store, stream: NatsStream, now_ms: int) -> None:
-    """Overwrite and take out what stands in rewritten batches too, and what does not count."""
+    """
+    Overwrite and take out what stands in rewritten batches too, and what does not count.
+
+    The state says so first: a process that has written and not yet told of it,
+    however long ago, then finds that it was in vain.
+    """
+
+    def fence(state: State) -> Change:
+        return Change(msgspec.structs.replace(state, collected=state.collected + 1))
+
+    change(store, stream, now_ms, fence)
     known = read_last(store, stream, now_ms).known
     state, events, names = known.state, store.names.events_stream, stream.names
     current = names.rewritten + state.generation

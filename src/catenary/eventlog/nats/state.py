@@ -68,6 +68,7 @@ class State(msgspec.Struct, frozen=True, array_like=True):
         ended: How many runs have ended since the oldest were last forgotten.
         known: How many idempotency keys were used since the oldest were last forgotten.
         erasures: How often something was erased.
+        collected: How often what rewriting left over was taken out.
     """
 
     epoch: str
@@ -88,6 +89,7 @@ class State(msgspec.Struct, frozen=True, array_like=True):
     runs: dict[str, Held] = {}
     producers: dict[str, Wrote] = {}
     marks: list[Mark] = []
+    collected: int = 0
 
     @property
     def position(self) -> Position:
@@ -108,6 +110,21 @@ class State(msgspec.Struct, frozen=True, array_like=True):
     def oldest_open(self) -> int | None:
         """Where the oldest open run began; None without one."""
         return min((held.first_seq for held in self.runs.values()), default=None)
+
+    @property
+    def rewriting(self) -> tuple[str, int, int, bool]:
+        """What stays the same until somebody rewrites, or takes rewritten batches out."""
+        return self.generation, self.through, self.collected, self.is_rewritten_gone
+
+    @property
+    def is_rewritten_gone(self) -> bool:
+        """Whether nothing that stands in rewritten batches is retained."""
+        return self.first > self.through
+
+    @property
+    def appended_marks(self) -> list[Mark]:
+        """The marks of batches that stand where they were appended."""
+        return [mark for mark in self.marks if mark.number > self.through]
 
     @property
     def end(self) -> Mark:
