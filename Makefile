@@ -6,6 +6,8 @@ PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3; do \
 	2>/dev/null && echo $$p && break; done)
 VENV ?= .venv
 BIN := $(VENV)/bin
+# Most tests wait most of the time; each file stays in one process.
+PROCESSES ?= 2
 PYTEST_ARGS ?=
 
 .DEFAULT_GOAL := help
@@ -30,7 +32,7 @@ run: $(VENV)/installed-run ## Install, and run the demo: http://127.0.0.1:8000
 test: test-python test-js test-frontends ## Install, and run all tests
 
 test-python: $(VENV)/installed-test servers
-	$(BIN)/python -m pytest $(PYTEST_ARGS)
+	$(BIN)/python -m pytest --numprocesses $(PROCESSES) --dist loadfile $(PYTEST_ARGS)
 
 test-js: clients/js/node_modules/.package-lock.json
 	cd clients/js && npm test
@@ -70,7 +72,7 @@ types: $(VENV)/installed-test ## mypy (strict) and pyright
 	$(BIN)/mypy
 	$(BIN)/pyright --pythonpath $(BIN)/python
 
-bench: $(VENV)/installed-test redis ## The benchmarks; see benchmarks/README.md
+bench: $(VENV)/installed-test servers ## The benchmarks; see benchmarks/README.md
 	$(BIN)/python benchmarks/run.py
 	$(BIN)/python benchmarks/append.py
 

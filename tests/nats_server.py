@@ -56,6 +56,7 @@ class NatsServer:
     ) -> None:
         directory.mkdir(parents=True, exist_ok=True)
         self.name = name
+        self.host = "127.0.0.1"
         self.port = port or free_port()
         self.monitor_port = free_port()
         self._directory = directory

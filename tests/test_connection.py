@@ -297,6 +297,26 @@ async def test_a_frozen_peer_is_dead_after_two_and_a_half_intervals(
     assert reader.transport.is_aborted
 
 
+async def test_what_a_frozen_peer_took_before_does_not_count(
+    factory: WebSocketBridgeFactory, emitter: UserWebSocketEmitter
+) -> None:
+    """Its kernel took what it had room for at once; from then on it is as dead as one without."""
+    reader = Reader(factory)
+    await reader.open()
+    await reader.until(2)
+    start = reader.transport.last_heard
+    emitter.custom("app.note", {"pad": "x" * 1000})
+    await reader.until_seq(1)
+    reader.transport.stall()
+    emitter.custom("app.note", {"pad": "x" * 1000})
+    await reader.until_seq(2)
+    for tick in range(1, 13):
+        reader.connection.tick(start + tick * 3, 15.0, 5)
+    assert not reader.transport.is_aborted
+    reader.connection.tick(start + 42, 15.0, 5)
+    assert reader.transport.is_aborted
+
+
 async def test_a_slow_peer_that_takes_bytes_is_alive(
     factory: WebSocketBridgeFactory, emitter: UserWebSocketEmitter
 ) -> None:

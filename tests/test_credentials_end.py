@@ -31,7 +31,7 @@ async def connected(
     connection.prepared = await connection.find_place(
         identity, log_id=identity.user_id, after="now", thread_ids=None
     )
-    connection.lives_until = lives_until(identity, factory.limits)
+    connection.lives_until = lives_until(identity, factory.limits, now=time.time())
     factory.manager.add(connection, identity.user_id)
     connection.begin()
     return connection, transport
@@ -57,7 +57,7 @@ async def test_a_renewed_credential_keeps_the_connection(factory: WebSocketBridg
     """What counts is the latest credential."""
     connection, transport = await connected(factory, Identity(user_id="user_123", expires_at=NOW))
     later = Identity(user_id="user_123", expires_at=NOW + 600)
-    connection.lives_until = lives_until(later, factory.limits)
+    connection.lives_until = lives_until(later, factory.limits, now=time.time())
     tick(factory, NOW + 60)
     assert transport.closing is None
     tick(factory, NOW + 630)

@@ -53,7 +53,7 @@ ROWS = [
     {"voice", "voices", "threads"},
     {"eventlog", "observe"},
     {"wires", "session", "context", "redaction", "transport", "inquiries"},
-    {"record", "envelope", "fold", "run_state", "grammar", "limits"},
+    {"record", "envelope", "fold", "run_state", "grammar", "limits", "surroundings"},
     {"encoding", "events"},
     {"position"},
     {"errors"},

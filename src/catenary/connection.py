@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
 from collections.abc import Callable, Collection
 from typing import TYPE_CHECKING
 
@@ -112,7 +111,7 @@ class Connection:
         self.lanes: Lanes | None = None
         self.request: HTTPConnection | None = None
         """The handshake, kept where an application's own ``authenticate`` needs it again."""
-        self.opened_at = time.time()
+        self.opened_at = hub.log.now_ms() / 1000
         self.lives_until: float | None = None
         self._said_live = False
         self._is_replaying = False
@@ -275,7 +274,7 @@ class Connection:
         if self._held is not None:
             self._held.append(message)
             return
-        action = self.session.receive(message, self.hub.loop.time(), time.time_ns() // 1_000_000)
+        action = self.session.receive(message, self.hub.loop.time(), self.hub.log.now_ms())
         if isinstance(action, Send):
             self.hub.counters.inbound["answered"] += 1
             self.answer(action.frame)
@@ -355,7 +354,8 @@ class Connection:
             self._quiet_ticks += 1
             if self._quiet_ticks >= ticks and self.stream is not None and not transport.is_paused:
                 self._quiet_ticks = 0
-                self.transport.write(heartbeat_frame(self.place, time.time_ns() // 1_000_000))
+                self.transport.write(heartbeat_frame(self.place, self.hub.log.now_ms()))
+        # Looked at each time: what was taken long ago is no sign of life now.
         taken = transport.bytes_taken
         if transport.buffered_bytes and taken > self._taken_before:
             self._progress_at = now

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
 from collections.abc import Coroutine
 from typing import Any
 
@@ -145,7 +144,8 @@ class Control:
             return
         counters.authentications["ok"] += 1
         connection.identity = identity
-        connection.lives_until = lives_until(identity, self._limits)
+        now = self._service.manager.log.now_ms() / 1000
+        connection.lives_until = lives_until(identity, self._limits, now=now)
         until = None if identity.expires_at is None else int(identity.expires_at * 1000)
         connection.answer(control_frame({"type": "auth_ok", "id": message.id, "expires_at": until}))
 
@@ -192,8 +192,8 @@ def _source(connection: Connection) -> Source:
     )
 
 
-def lives_until(identity: Identity, limits: Limits) -> float:
-    """Return when a connection with this credential must end, in seconds since 1970."""
+def lives_until(identity: Identity, limits: Limits, *, now: float) -> float:
+    """Return when a connection with this credential must end; seconds since 1970, as ``now``."""
     if identity.expires_at is None:
-        return time.time() + limits.credential_lifetime
+        return now + limits.credential_lifetime
     return identity.expires_at + limits.credential_grace

@@ -28,6 +28,7 @@ from catenary.position import Position
 from catenary.questions import forget
 from catenary.reporting import RunEndHandler, RunReporter
 from catenary.supervisor import Supervisor
+from catenary.surroundings import HERE, Surroundings
 from catenary.voice import DATA_LIMIT_BYTES, Redactor
 
 if TYPE_CHECKING:
@@ -35,7 +36,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("catenary")
 
-SWEEP_SECONDS = 1.0
 RUN_DRAIN_TIMEOUT = 25.0
 
 H = TypeVar("H", bound=Callable[..., Any])
@@ -55,10 +55,16 @@ class WebSocketBridgeFactory:
             is asked for every event and returns it with other data.
         run_drain_timeout: How long open runs may go on in a drain, in seconds.
         monitoring: What the monitors of the started bridge look for; None turns them off.
+        surroundings: Another source of chance and of the time that a turn takes, for simulations.
+
+    Attributes:
+        sweep_interval: Between two looks at what upkeep is due, in seconds.
 
     Raises:
         ConfigError: If the URL is none that this installation can open.
     """
+
+    sweep_interval = 1.0
 
     def __init__(
         self,
@@ -72,11 +78,17 @@ class WebSocketBridgeFactory:
         run_drain_timeout: float = RUN_DRAIN_TIMEOUT,
         data_limit_bytes: int = DATA_LIMIT_BYTES,
         monitoring: Monitoring | None = MONITORING,
+        surroundings: Surroundings = HERE,
     ) -> None:
         self.log = open_log(log) if isinstance(log, str) else log
         self.limits = limits or Limits()
         self.supervisor = Supervisor()
-        self.manager = WebSocketManager(self.log, limits=self.limits, supervisor=self.supervisor)
+        self.manager = WebSocketManager(
+            self.log,
+            limits=self.limits,
+            supervisor=self.supervisor,
+            surroundings=surroundings,
+        )
         self.service = MessageHandlerService(websocket_manager=self.manager, config=handlers)
         self.service.authorize_thread = authorize_thread
         self.service.redactor = redact
@@ -228,7 +240,7 @@ class WebSocketBridgeFactory:
 
     async def _sweep(self) -> None:
         while True:
-            await asyncio.sleep(SWEEP_SECONDS)
+            await asyncio.sleep(self.sweep_interval)
             try:
                 await self.log.sweep()
             except LogError as error:

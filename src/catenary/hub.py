@@ -11,7 +11,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
-import time
 from collections import deque
 from operator import itemgetter
 from typing import Protocol
@@ -20,6 +19,7 @@ from catenary.eventlog.base import EventLog
 from catenary.eventlog.stream import Stream
 from catenary.limits import Limits
 from catenary.observe.counters import Counters
+from catenary.surroundings import HERE, Surroundings
 
 logger = logging.getLogger("catenary.connection")
 
@@ -52,7 +52,7 @@ class Subscription:
     def wake(self) -> None:
         """Ask for a turn. Called within a commit, on any thread."""
         self.is_awake = True
-        self.woken_at = time.perf_counter()
+        self.woken_at = self._hub.stopwatch()
         self._hub.make_ready(self)
 
     def pump(self) -> None:
@@ -64,7 +64,8 @@ class Subscription:
                 connection.pump()
             except Exception as error:
                 connection.failed(error)
-        self._hub.counters.delivery_seconds.observe(time.perf_counter() - self.woken_at)
+        hub = self._hub
+        hub.counters.delivery_seconds.observe(hub.stopwatch() - self.woken_at)
 
     def failed(self, error: Exception) -> None:
         """Say so: what the connections' own turns raise does not come here."""
@@ -74,11 +75,19 @@ class Subscription:
 class Hub:
     """The ready cursors of one loop. All but ``make_ready`` is for the loop's thread."""
 
-    def __init__(self, log: EventLog, counters: Counters, limits: Limits) -> None:
+    def __init__(
+        self,
+        log: EventLog,
+        counters: Counters,
+        limits: Limits,
+        surroundings: Surroundings = HERE,
+    ) -> None:
         self.log = log
         self.counters = counters
         self.loop = asyncio.get_running_loop()
         self.limits = limits
+        self.uniform = surroundings.uniform
+        self.stopwatch = surroundings.stopwatch
         self.replay_slots = asyncio.Semaphore(limits.replaying)
         self._thread = threading.get_ident()
         self._ready: deque[Ready] = deque()
@@ -104,14 +113,14 @@ class Hub:
     def _turn(self) -> None:
         self._is_scheduled = False
         ready = self._ready
-        end = time.perf_counter() + TURN_SECONDS
+        end = self.stopwatch() + TURN_SECONDS
         while ready:
             item = ready.popleft()
             try:
                 item.pump()
             except Exception as error:
                 item.failed(error)
-            if ready and time.perf_counter() > end:
+            if ready and self.stopwatch() > end:
                 if not self._is_scheduled:
                     self._is_scheduled = True
                     self.loop.call_soon(self._turn)

@@ -19,7 +19,6 @@ from catenary.errors import CatenaryError, RunCancelled, RunClosed
 from catenary.eventlog.receipt import Receipt
 from catenary.eventlog.stream import HeldRun
 from catenary.verbs import Verbs
-from catenary.voice import now_ms
 
 logger = logging.getLogger("catenary.runs")
 
@@ -55,7 +54,7 @@ class Interrupt:
         self._run_id = held.run_id
         self._timeout = timeout
         self._idle_timeout = idle_timeout
-        self._began_at = now_ms()
+        self._began_at = verbs.log.now_ms()
         self._resumed_at = 0
         self._waiting_since = 0
         self._waits = 0
@@ -134,7 +133,7 @@ class Interrupt:
 
     def due_in(self) -> float | None:
         """Return the seconds until a timeout is due; None without one."""
-        now = now_ms()
+        now = self._verbs.log.now_ms()
         waits = []
         if self._timeout is not None:
             waits.append(self._timeout - (now - self._began_at) / 1000)
@@ -149,18 +148,19 @@ class Interrupt:
     def waiting(self) -> Iterator[None]:
         """Let the time stand still for the timeouts: the run waits for its user."""
         self._waits += 1
-        self._waiting_since = self._waiting_since or now_ms()
+        self._waiting_since = self._waiting_since or self._verbs.log.now_ms()
         try:
             yield
         finally:
             self._waits -= 1
             if not self._waits:
-                self._resumed_at = now_ms()
+                self._resumed_at = self._verbs.log.now_ms()
                 self._began_at += self._resumed_at - self._waiting_since
                 self._waiting_since = 0
 
     def _late_cause(self) -> Cause:
-        is_over = self._timeout is not None and now_ms() - self._began_at >= self._timeout * 1000
+        spent = self._verbs.log.now_ms() - self._began_at
+        is_over = self._timeout is not None and spent >= self._timeout * 1000
         return Cause.TIMEOUT if is_over else Cause.IDLE
 
 

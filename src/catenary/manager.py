@@ -5,9 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import random
 import threading
-import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from typing import TypeVarTuple, Unpack
@@ -23,6 +21,7 @@ from catenary.inquiries import ConnectionInfo, Disconnect, Look, Looked, decode_
 from catenary.limits import Limits
 from catenary.observe.counters import Counters
 from catenary.supervisor import Supervisor
+from catenary.surroundings import HERE, Surroundings
 
 logger = logging.getLogger("catenary.manager")
 
@@ -42,12 +41,18 @@ class WebSocketManager:
     """
 
     def __init__(
-        self, log: EventLog, *, limits: Limits | None = None, supervisor: Supervisor | None = None
+        self,
+        log: EventLog,
+        *,
+        limits: Limits | None = None,
+        supervisor: Supervisor | None = None,
+        surroundings: Surroundings = HERE,
     ) -> None:
         self.log = log
         self.limits = limits or Limits()
         self.supervisor = supervisor or Supervisor()
         self.counters = Counters()
+        self._surroundings = surroundings
         self._hubs: dict[asyncio.AbstractEventLoop, Hub] = {}
         self._by_user: defaultdict[str, dict[Connection, None]] = defaultdict(dict)
         self._lock = threading.Lock()
@@ -62,7 +67,7 @@ class WebSocketManager:
         hub = self._hubs.get(loop)
         if hub is None:
             self._forget_closed_loops()
-            hub = Hub(self.log, self.counters, self.limits)
+            hub = Hub(self.log, self.counters, self.limits, self._surroundings)
             self._hubs[loop] = hub
         return hub
 
@@ -202,7 +207,7 @@ class WebSocketManager:
         loop = asyncio.get_running_loop()
         while True:
             await asyncio.sleep(interval / TICKS_AN_INTERVAL)
-            self.tick(loop.time(), time.time())
+            self.tick(loop.time(), self.log.now_ms() / 1000)
 
     def tick(self, now: float, wall_clock: float) -> None:
         """
@@ -232,7 +237,7 @@ class WebSocketManager:
     async def say_closing(self, reason: str, *, within: float) -> None:
         """Announce a planned close to every connection, in slices, and make it."""
         for number, connection in enumerate(self._all()):
-            wait = random.uniform(0.1, max(0.1, within))  # noqa: S311
+            wait = self._surroundings.uniform(0.1, max(0.1, within))
             on_its_loop(connection, connection.say_closing, reason, wait)
             if number % 100 == 99:
                 await asyncio.sleep(0)

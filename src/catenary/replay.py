@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import random
 from typing import TYPE_CHECKING
 
 from catenary.errors import CloseCode, LogError, LogUnavailable
@@ -43,7 +42,7 @@ async def replay(connection: Connection, stream: Stream) -> None:
         except LogError as error:
             _give_up(connection, CloseCode.INTERNAL, error)
             return
-        await asyncio.sleep(random.uniform(0, RETRY_SECONDS))  # noqa: S311 - spreads retries
+        await asyncio.sleep(hub.uniform(0, RETRY_SECONDS))
 
 
 async def _write_pages(connection: Connection, stream: Stream) -> None:

@@ -27,7 +27,6 @@ from catenary.fold import RunState
 from catenary.interrupt import Cause, Interrupt, TaskInterrupt, ThreadInterrupt
 from catenary.run_verbs import RunVerbs
 from catenary.verbs import Verbs
-from catenary.voice import now_ms
 
 logger = logging.getLogger("catenary.runs")
 
@@ -108,7 +107,8 @@ class Run(RunVerbs):
         held.on_cancel.append(interrupt.cancel)
         parent = self.emitter.stream.runs.get(self._parent_run_id or "")
         if parent is not None and parent.is_cancel_requested:
-            held.request_cancel(now_ms(), parent.cancel_reason, parent.cancel_by)
+            now_ms = self.emitter.log.now_ms()
+            held.request_cancel(now_ms, parent.cancel_reason, parent.cancel_by)
         if held.is_cancel_requested:
             interrupt.cancel()
 
@@ -248,7 +248,8 @@ class Run(RunVerbs):
         held = getattr(self, "_held", None)
         if held is None or not held.is_open or held.owner != id(self):
             return
-        end = producer_lost(self.emitter.log.holder, held.last_at or now_ms())
+        log = self.emitter.log
+        end = producer_lost(log.holder, held.last_at or log.now_ms())
         try:
             self._fail(end.code, end.message, retryable=True)
         except CatenaryError as problem:

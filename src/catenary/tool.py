@@ -11,7 +11,6 @@ from catenary.errors import CatenaryError, RunFailed
 from catenary.events import InputKind
 from catenary.questions import is_approved
 from catenary.verbs import Verbs
-from catenary.voice import now_ms
 
 logger = logging.getLogger("catenary.runs")
 
@@ -68,7 +67,7 @@ class Tool:
         self._verbs.tool_executing(
             self.tool_name, self._input, tool_call_id=self.tool_call_id, run_id=self._run_id
         )
-        self._began = now_ms()
+        self._began = self._verbs.log.now_ms()
         return self
 
     def __exit__(
@@ -87,7 +86,7 @@ class Tool:
                 tool_call_id=self.tool_call_id,
                 success=self._error is None,
                 error=self._error,
-                duration_ms=max(0, now_ms() - self._began),
+                duration_ms=max(0, self._verbs.log.now_ms() - self._began),
                 run_id=self._run_id,
             )
         except CatenaryError as problem:

@@ -32,7 +32,6 @@ from catenary.voice import (
     Redactor,
     Voice,
     check_custom_type,
-    now_ms,
     with_key,
 )
 from catenary.voices import Voices
@@ -68,7 +67,9 @@ class Verbs:
         self.stream = log.stream(context.log_id or context.user_id)
         self._renews_run = context.renews_run
         self._redactor = redactor
-        self._voices = Voices(context, self.stream, redactor=redactor, limit_bytes=limit_bytes)
+        self._voices = Voices(
+            context, self.stream, redactor=redactor, limit_bytes=limit_bytes, now_ms=log.now_ms
+        )
         self._run_id: str = context.run_id or new_id("run")
         self._is_started = False
         self._last: Receipt | None = None
@@ -247,7 +248,7 @@ class Verbs:
         )
         began = open_tools.get(call)
         if duration_ms is None and began is not None:
-            duration_ms = max(0, now_ms() - began.began_at)
+            duration_ms = max(0, self.log.now_ms() - began.began_at)
         data = msgspec.structs.replace(asked, tool_call_id=call, duration_ms=duration_ms)
         entry = self._voices.of(run_id).tool_end(data)
         return self.append(with_key(entry, idempotency_key, asked))
@@ -276,7 +277,7 @@ class Verbs:
         held = self.stream.runs.get(run_id)
         took = asked.duration_ms
         if took is None and held is not None and held.started_at:
-            took = max(0, now_ms() - held.started_at)
+            took = max(0, self.log.now_ms() - held.started_at)
         data = msgspec.structs.replace(asked, duration_ms=took)
         return self.voice(run_id).event(EventType.AGENT_COMPLETED, data, step=Step.COMPLETE)
 

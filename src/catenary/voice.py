@@ -58,7 +58,15 @@ class _Channel(msgspec.Struct, frozen=True):
 class Voice:
     """The entries of one run, or of no run, of one emitter."""
 
-    __slots__ = ("_channels", "_head", "_limit_bytes", "_redactor", "envelope", "message_id")
+    __slots__ = (
+        "_channels",
+        "_head",
+        "_limit_bytes",
+        "_now_ms",
+        "_redactor",
+        "envelope",
+        "message_id",
+    )
 
     def __init__(
         self,
@@ -66,11 +74,13 @@ class Voice:
         *,
         redactor: Redactor | None,
         limit_bytes: int = DATA_LIMIT_BYTES,
+        now_ms: Callable[[], int] = now_ms,
     ) -> None:
         self.envelope = envelope
         self.message_id = f"m_{envelope.run_id or envelope.thread_id}"
         """The message that deltas belong to unless they name one."""
         self._head = envelope.head
+        self._now_ms = now_ms
         self._redactor = redactor
         self._limit_bytes = limit_bytes
         self._channels: dict[tuple[str | None, str, str | None], _Channel] = {}
@@ -94,7 +104,7 @@ class Voice:
         encoded = encode(text)
         if len(encoded) > self._limit_bytes:
             raise EventTooLarge(EventType.AGENT_DELTA, len(encoded), self._limit_bytes)
-        at = time.time_ns() // 1_000_000
+        at = self._now_ms()
         body = b'%b%d,"data":{%b%b}}' % (self._head, at, channel.prefix, encoded)
         entry = Entry(
             "agent_delta",
@@ -173,7 +183,7 @@ class Voice:
     ) -> Entry:
         if len(encoded) > self._limit_bytes:
             raise EventTooLarge(type, len(encoded), self._limit_bytes)
-        at = now_ms()
+        at = self._now_ms()
         marked = b'"v":%d,' % version if version is not None else b""
         entry = Entry(
             type,
@@ -225,7 +235,7 @@ class Voice:
         A run always ends: words over the limit are cut, and where the redaction
         hook fails there are none.
         """
-        at = now_ms()
+        at = self._now_ms()
         fit: AgentError | AgentCancelled
         if isinstance(end, AgentError):
             message = self._words(EventType.AGENT_ERROR, end, "message") or ""
@@ -256,7 +266,7 @@ class Voice:
             run_id=about.run_id,
             agent_name=about.agent_name,
             parent_run_id=about.parent_run_id,
-            timestamp=now_ms(),
+            timestamp=self._now_ms(),
             data=data,
         )
         return self._redactor(event).data

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Callable
 
 from catenary.context import UserWebSocketContext, check_id
 from catenary.envelope import Envelope
@@ -15,7 +16,7 @@ VOICES_REMEMBERED = 256
 class Voices:
     """Voices by run id; None is the voice outside any run. Used from any thread."""
 
-    __slots__ = ("_context", "_limit_bytes", "_redactor", "_stream", "known")
+    __slots__ = ("_context", "_limit_bytes", "_now_ms", "_redactor", "_stream", "known")
 
     def __init__(
         self,
@@ -24,11 +25,13 @@ class Voices:
         *,
         redactor: Redactor | None,
         limit_bytes: int,
+        now_ms: Callable[[], int],
     ) -> None:
         self._context = context
         self._stream = stream
         self._redactor = redactor
         self._limit_bytes = limit_bytes
+        self._now_ms = now_ms
         self.known: OrderedDict[str | None, Voice] = OrderedDict()
 
     def of(
@@ -68,7 +71,12 @@ class Voices:
             agent_name=agent_name,
             parent_run_id=parent_run_id,
         )
-        return Voice(envelope, redactor=self._redactor, limit_bytes=self._limit_bytes)
+        return Voice(
+            envelope,
+            redactor=self._redactor,
+            limit_bytes=self._limit_bytes,
+            now_ms=self._now_ms,
+        )
 
     def forget(self, run_id: str) -> None:
         """Forget the voice of a run that has ended."""

@@ -11,7 +11,8 @@ import pytest
 
 from tests.docs.pages import ROOT, blocks, pages
 
-OWN_TESTS = {"README.md", "docs/tutorial.md"}
+VIRTUAL_TIME = "docs/how-to/virtual-time.md"
+OWN_TESTS = {"README.md", "docs/tutorial.md", VIRTUAL_TIME}
 
 
 def names() -> list[str]:
@@ -90,3 +91,13 @@ def test_the_fastapi_example_of_the_readme_answers_over_its_websocket(tmp_path: 
     assert printed[0] == "connected"
     assert printed[-1] == "{'answer': 'Two bridges fit.'}"
     assert {"tool_executing", "tool_completed", "agent_delta"} <= set(printed)
+
+
+def test_the_examples_in_virtual_time_take_none(tmp_path: Path) -> None:
+    """They run event loops of their own; the first says how long it believes to have taken."""
+    printed = [run_block(block, "", tmp_path) for block in blocks(ROOT / VIRTUAL_TIME, "python")]
+    assert printed[0].splitlines() == [
+        "['agent_started', 'tool_executing', 'tool_completed', 'agent_error']",
+        "600 virtual seconds",
+    ]
+    assert printed[1:] == ["", ""]

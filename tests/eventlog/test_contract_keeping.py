@@ -295,6 +295,24 @@ async def test_eight_former_terms_are_kept(log: EventLog) -> None:
     assert page.gap.resumes_at.seq == 12
 
 
+async def test_what_stands_in_a_forgotten_term_can_be_read(log: EventLog) -> None:
+    """It counts as of the oldest term that is known: a reader meets no epoch without a gap."""
+    for n in range(11):
+        await append(log, event(n))
+        await log.new_term(USER)
+    place = await log.locate(USER, "start")
+    read: list[object] = []
+    while True:
+        page = await log.read(USER, place)
+        assert {record.epoch for record in page.records} <= {page.place.epoch}
+        assert page.gap is not None or page.place.epoch == place.epoch
+        read += numbers(page.records)
+        place = page.place
+        if page.is_at_head:
+            break
+    assert read == list(range(11))
+
+
 async def test_a_node_in_memory_drops_the_idle_users_oldest(clock: Clock) -> None:
     """The log in memory stays under its limit for all users together."""
     log = MemoryLog(clock=clock, node_bytes=100_000)

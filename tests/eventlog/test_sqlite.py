@@ -35,6 +35,7 @@ from tests.eventlog.support import (
     tool_ended,
     tool_started,
 )
+from tests.eventlog.virtual import VirtualLog, in_virtual_time
 
 # Crashes
 
@@ -53,10 +54,12 @@ async def test_what_was_acknowledged_survives_kill_9(path: Path, durability: str
             user, last = process.stdout.readline().split()
             acknowledged[user] = int(last)
         process.kill()
-        for line in process.communicate()[0].splitlines(keepends=True):
-            if line.endswith("\n"):
-                user, last = line.split()
-                acknowledged[user] = int(last)
+        # Not by communicate(), which forgets what was read ahead.
+        with process:
+            for line in process.stdout:
+                if line.endswith("\n"):
+                    user, last = line.split()
+                    acknowledged[user] = int(last)
     log = SqliteLog(path, durability=Durability(durability))
     for user, seq in acknowledged.items():
         records = await all_records(log, user)
@@ -322,3 +325,25 @@ async def test_a_retried_job_follows_its_run_of_a_former_process(path: Path) -> 
             if event.type == "agent_started"
         ]
     assert started == [{}, {"continues_run_id": "job_1"}]
+
+
+@pytest.mark.parametrize("thread", ["t1", None], ids=["thread", "all"])
+def test_a_run_that_begins_while_its_thread_is_erased_goes_on(
+    path: Path, thread: str | None
+) -> None:
+    """Its start was accepted before the erasure was made, and is committed after it."""
+
+    async def work(log: VirtualLog) -> None:
+        await append(log, started("r1"))
+        erasing = asyncio.ensure_future(log.erase(USER, thread))
+        await asyncio.sleep(0.5)  # the erasure is committed, and nobody knows yet
+        starting = log.append(log.stream(USER), started("r2"))
+        await erasing
+        await starting
+        with pytest.raises(RunClosed):
+            await append(log, completed("r1"))
+        await append(log, completed("r2"))
+        [run] = [run for run in await log.runs(USER) if run.run_id == "r2"]
+        assert run.end_type == "agent_completed"
+
+    in_virtual_time(path, work)

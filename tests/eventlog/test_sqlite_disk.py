@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 
 from catenary.errors import ConfigError, LogFull, LogUnavailable, RecordCorrupt
-from catenary.eventlog.committer_group import Batch, Group
 from catenary.eventlog.model import Durability
 from catenary.eventlog.sqlite import SqliteLog
 from catenary.position import Position
@@ -209,23 +208,6 @@ async def test_stopping_waits_for_the_commit(path: Path) -> None:
         assert not stopping.done()
     await stopping
     assert (await receipt).seq == 2
-
-
-async def test_a_retry_after_an_unknown_outcome_returns_the_old_positions(path: Path) -> None:
-    """A group that was committed, though nobody learned of it, is not appended twice."""
-    log = SqliteLog(path)
-    stream = log.stream(USER)
-    log._open_store()
-    try:
-        group = Group([Batch(stream, [event(1), event(2)], 0, 1)], [])
-        outcome = log._commit(group)
-        log._unsure = (group.batches, outcome)
-        again = log._commit(group)
-        assert [record.seq for _, _, record in again.appended] == [1, 2]
-        count = log._writing.execute("SELECT sum(events) FROM batches").fetchone()[0]
-        assert count == 2
-    finally:
-        log._close_store()
 
 
 async def test_content_that_cannot_be_stored_fails_alone(path: Path) -> None:

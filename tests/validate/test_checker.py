@@ -155,6 +155,48 @@ def test_a_reader_answers_for_what_came_after_its_beginning_only() -> None:
     assert checker.problems(HEAD) == []
 
 
+def in_thread(seq: int, thread_id: str) -> WebSocketEvent:
+    return WebSocketEvent(
+        type="app.tick", id=f"k3:{seq}", seq=seq, thread_id=thread_id, data={"marker": f"m{seq}"}
+    )
+
+
+def filtered(*events: WebSocketEvent) -> OrderingChecker:
+    """A reader of thread t1, and producers that were told of 1 and 3 there and of 2 in t2."""
+    checker = OrderingChecker()
+    checker.begin("phone", USER, Position("k3", 0), thread_ids={"t1"})
+    for each in events:
+        checker.received("phone", each, USER)
+    for seq, thread_id in ((1, "t1"), (2, "t2"), (3, "t1")):
+        checker.acknowledged(USER, Position("k3", seq), f"m{seq}", thread_id=thread_id)
+    return checker
+
+
+def test_a_filtered_reader_must_get_its_threads_and_no_other() -> None:
+    """What lies between is no hole; what is missing, foreign or out of order is found."""
+    first, other, last = in_thread(1, "t1"), in_thread(2, "t2"), in_thread(3, "t1")
+    assert filtered(first, last).problems(HEAD) == []
+    assert faults(filtered(first)) == {Fault.LOST}
+    assert faults(filtered(first, other, last)) == {Fault.FOREIGN}
+    assert faults(filtered(last, first)) == {Fault.SWAP}
+
+
+def test_what_was_erased_may_differ() -> None:
+    """A tombstone stands for whatever was acknowledged there, or came to others."""
+    erased = WebSocketEvent(type="erased", id="k3:3", seq=3, data={"thread_id": "t1"})
+    checker = checked([*ticks(1, 2), erased, *ticks(4, 5)])
+    checker.begin("laptop", USER, Position("k3", 0))
+    for each in ticks(1, 2, 3, 4, 5):
+        checker.received("laptop", each, USER)
+    assert checker.problems(HEAD) == []
+
+
+def test_a_problem_says_where_it_is() -> None:
+    """So that a judge who knows what a log may lose can excuse it."""
+    problems = checked(ticks(1, 2, 4, 5)).problems(HEAD)
+    assert {problem.place for problem in problems} == {Position("k3", 3)}
+
+
 def test_a_problem_reads_as_a_sentence() -> None:
     """Whoever reads a report sees what, where and which place."""
     problem = checked(ticks(1, 2, 4, 5)).problems()[0]

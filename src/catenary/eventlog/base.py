@@ -81,6 +81,10 @@ class EventLog(Accepting):
         """The processes that share this log, and their users."""
         self._seen_watch = SeenWatch()
 
+    def now_ms(self) -> int:
+        """Return the time in ms since 1970 by the log's clock, which stamps whatever goes in."""
+        return int(self._clock() * 1000)
+
     @property
     def shown_url(self) -> str:
         """The URL without the passwords in it, for errors and logs."""
@@ -299,7 +303,7 @@ class EventLog(Accepting):
     def expire_leases(self) -> None:
         """Close the runs whose lease is over, and those that go on 10 s after a cancel."""
         for stream in self._held_streams():
-            close_overdue_runs(self, stream, int(self._clock() * 1000))
+            close_overdue_runs(self, stream, self.now_ms())
 
     @abc.abstractmethod
     async def erase(self, log_id: str, thread_id: str | None = None) -> int:

@@ -14,7 +14,6 @@ import logging
 import time
 import weakref
 from collections.abc import Callable, Sequence
-from random import SystemRandom
 from typing import Any, TypeVar
 
 from catenary.errors import LogError, LogUnavailable
@@ -22,12 +21,12 @@ from catenary.eventlog.committer_group import Group, Outcome, Work
 from catenary.eventlog.committer_intake import IntakeLog
 from catenary.eventlog.committer_life import Life
 from catenary.eventlog.committer_stream import CommitStream
+from catenary.eventlog.machine import Machine, RealMachine
 
 BACKOFF_LIMIT = 1.0
 STOP_TIMEOUT = 10.0
 EXIT_TIMEOUT = 5.0
 
-_random = SystemRandom()
 logger = logging.getLogger("catenary.eventlog")
 T = TypeVar("T")
 
@@ -42,6 +41,9 @@ class CommittingLog(IntakeLog):
     The writer starts with the first use and opens the store itself: appending
     needs neither ``start`` nor a loop.
     """
+
+    machine: Machine = RealMachine()
+    """Where the writer's thread, and those of a subclass, run."""
 
     def __init__(self, *, url: str, clock: Callable[[], float] = time.time, **limits: int) -> None:
         super().__init__(url=url, clock=clock, **limits)
@@ -110,7 +112,7 @@ class CommittingLog(IntakeLog):
     def _living(self) -> Life:
         life = self._life
         if life is None:
-            life = Life(self._run, self._ending)
+            life = Life(self._run, self._ending, self.machine)
             life.start()
             self._life = self._ending = life
             _living_logs.add(self)
@@ -129,7 +131,7 @@ class CommittingLog(IntakeLog):
             self._abandon_all(life, reason, group)
         finally:
             self._close_store()
-            life.closed.set_result(None)
+            life.note_closed()
 
     def _open_until_done(self, life: Life) -> bool:
         while True:
@@ -158,7 +160,7 @@ class CommittingLog(IntakeLog):
         self._fail_works(works, error)
         self._refuse(left, error)
         if not is_over:
-            life.wait_before_retry(_random.uniform(0, BACKOFF_LIMIT))
+            life.wait_before_retry(self.machine.uniform(0, BACKOFF_LIMIT))
         return not is_over
 
     def _next(self, life: Life) -> Group | None:
@@ -188,9 +190,8 @@ class CommittingLog(IntakeLog):
                     return
                 attempt += 1
                 if group.batches:
-                    life.wait_before_retry(
-                        _random.uniform(0, min(BACKOFF_LIMIT, 0.01 * 2**attempt))
-                    )
+                    longest = min(BACKOFF_LIMIT, 0.01 * 2**attempt)
+                    life.wait_before_retry(self.machine.uniform(0, longest))
                 group = Group(group.batches, self._take_works() if group.batches else [])
             except Exception as error:  # what the store says of content
                 self._commit_apart(group, life, error)
@@ -198,7 +199,9 @@ class CommittingLog(IntakeLog):
             else:
                 self._note_problem(None)
                 self._settle(group, outcome)
-                return
+                # What was committed before its answer was lost has no part in what came since.
+                left = [work for work in group.works if not work.future.done()]
+                group = Group([], left)
 
     def _take_works(self) -> list[Work[Any]]:
         with self._step():

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import concurrent.futures
-import threading
-import time
 from collections.abc import Callable
 from typing import Any
+
+from catenary.eventlog.machine import Machine
 
 
 def _future() -> concurrent.futures.Future[Any]:
@@ -23,27 +23,28 @@ class Life:
     ``is_idle`` and ``is_stopping`` are guarded by the log's lock.
     """
 
-    def __init__(self, run: Callable[[Life], None], former: Life | None) -> None:
+    def __init__(self, run: Callable[[Life], None], former: Life | None, machine: Machine) -> None:
         self.is_idle = False
         self.is_open = False
-        self.bell = threading.Event()
+        self.bell = machine.bell()
         self.idle_timeout: float | None = None
         self.opened = _future()
         """The outcome of the attempt to open that is under way."""
         self.closed = _future()
-        self._stopping = threading.Event()
+        self._machine = machine
+        self._has_closed = machine.bell()
+        self._stopping = machine.bell()
         self._deadline = float("inf")
         self._run = run
         self._former = former
-        self._thread = threading.Thread(target=self._live, name="catenary-writer", daemon=True)
 
     def start(self) -> None:
         """Start the thread."""
-        self._thread.start()
+        self._machine.start(self._live, name="catenary-writer")
 
     def _live(self) -> None:
         if self._former is not None:
-            self._former.closed.result()
+            self._former._has_closed.wait()
             self._former = None
         self._run(self)
 
@@ -51,6 +52,11 @@ class Life:
         """Tell whoever waits that the store is open."""
         self.is_open = True
         self.opened.set_result(None)
+
+    def note_closed(self) -> None:
+        """Tell whoever waits that the thread has ended."""
+        self._has_closed.set()
+        self.closed.set_result(None)
 
     def note_attempt_failed(self, error: Exception) -> None:
         """Tell whoever waits that this attempt failed; another one may follow."""
@@ -66,18 +72,19 @@ class Life:
     @property
     def is_overdue(self) -> bool:
         """Whether the thread is to end whatever waits."""
-        return time.monotonic() >= self._deadline
+        return self._machine.now() >= self._deadline
 
     def stop(self, timeout: float) -> None:
         """Let the thread end once nothing waits, or after ``timeout`` seconds."""
-        self._deadline = time.monotonic() + timeout
+        self._deadline = self._machine.now() + timeout
         self._stopping.set()
         self.bell.set()
 
     def wait_before_retry(self, delay: float) -> None:
         """Wait, but not longer once the writer is to end than its deadline allows."""
         if self._stopping.wait(delay) and not self.is_overdue:
-            time.sleep(min(delay, max(0.0, self._deadline - time.monotonic())))
+            left = self._deadline - self._machine.now()
+            self._machine.sleep(min(delay, max(0.0, left)))
 
     def wait_closed(self, timeout: float) -> bool:
         """Whether the thread ended within ``timeout`` seconds."""

@@ -74,7 +74,7 @@ class MemoryLog(EventLog):
     def _accept(self, stream: Stream, entry: Entry, run: HeldRun | None) -> None:
         assert isinstance(stream, MemoryStream)
         seq = stream.head + 1
-        now_ms = int(self._clock() * 1000)
+        now_ms = self.now_ms()
         record = entry.to_record(stream.epoch, seq, now_ms)
         stream.records.append(record)
         stream.bytes_held += record.size_bytes
@@ -109,7 +109,7 @@ class MemoryLog(EventLog):
             stream.records,
             stream.bytes_held,
             self._retention,
-            now_ms=int(self._clock() * 1000),
+            now_ms=self.now_ms(),
             open_first_seq=stream.oldest_open(),
         )
         if drop:
@@ -264,7 +264,7 @@ class MemoryLog(EventLog):
                 return CancelOutcome.NOT_FOUND, []
             if not run.is_open:
                 return CancelOutcome.ALREADY_ENDED, []
-            at = int(self._clock() * 1000)
+            at = self.now_ms()
             return CancelOutcome.STORED, self.stream(log_id).cancel(run, at, reason, by)
 
     # Commands, tickets, what was seen
@@ -321,7 +321,7 @@ class MemoryLog(EventLog):
             if thread_id is not None:
                 return stream.erase_thread(thread_id)
             count = stream.erase_all()
-            self._accept(stream, erased_entry(log_id, int(self._clock() * 1000)), None)
+            self._accept(stream, erased_entry(log_id, self.now_ms()), None)
             return count
 
     def _begin_term(self, stream: MemoryStream) -> None:

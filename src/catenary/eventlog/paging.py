@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable
 
+import msgspec
+
 from catenary.eventlog.model import Page
 from catenary.eventlog.terms import Gap, Terms
 from catenary.position import Position
@@ -38,6 +40,9 @@ def fill_page(
             run_id is None or record.run_id == run_id
         ):
             own = rest_after(record, reached) if record.first_seq <= reached else record
+            if own.epoch != start.epoch:
+                # Its own term is forgotten: it counts as one of the oldest that is known.
+                own = msgspec.structs.replace(own, epoch=start.epoch)
             size += own.size_bytes
             if size > limit_bytes and taken:
                 break

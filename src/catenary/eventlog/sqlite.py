@@ -348,7 +348,8 @@ class SqliteLog(SqliteWriter):
     def _forget_erased(self, stream: SqliteStream, thread_id: str | None) -> None:
         self._is_scrub_due = True
         for run in stream.runs.values():
-            if thread_id is None or run.thread_id == thread_id:
+            # One whose start still waits was not erased: it begins afterwards.
+            if run.first_seq and (thread_id is None or run.thread_id == thread_id):
                 run.close("its events were erased")
                 stream.open_runs.discard(run.run_id)
         if thread_id is None:

@@ -6,9 +6,7 @@ import asyncio
 import sqlite3
 import threading
 from collections.abc import Callable
-
-# By its module: the package's own attribute is made too late for a process that is ending.
-from concurrent.futures.thread import ThreadPoolExecutor
+from concurrent.futures import Executor
 from pathlib import Path
 from typing import Concatenate, ParamSpec, TypeVar
 
@@ -24,12 +22,12 @@ T = TypeVar("T")
 class Readers:
     """A few read-only connections to an open file, made when they are needed."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, threads: Executor) -> None:
         self._path = path
         self._lock = threading.Lock()
         self._idle: list[sqlite3.Connection] = []
         self._is_closed = False
-        self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="catenary-reader")
+        self._threads = threads
 
     async def run(
         self,

@@ -14,7 +14,7 @@ from catenary.eventlog import sqlite_commands as commands
 from catenary.eventlog import sqlite_keeping as keeping
 from catenary.eventlog.closing import ending_entries, producer_lost
 from catenary.eventlog.committer import CommittingLog
-from catenary.eventlog.committer_group import Batch, Group, Outcome
+from catenary.eventlog.committer_group import Group, Outcome
 from catenary.eventlog.committer_stream import CommitStream
 from catenary.eventlog.epoch import new_epoch
 from catenary.eventlog.model import Durability, Retention
@@ -27,11 +27,11 @@ from catenary.eventlog.sqlite_opening import (
     note_closing,
     note_opening,
 )
-from catenary.eventlog.sqlite_places import place_of
-from catenary.eventlog.sqlite_readers import Readers
+from catenary.eventlog.sqlite_readers import THREADS, Readers
 from catenary.eventlog.sqlite_schema import errors_of, open_writer
 from catenary.eventlog.sqlite_state import SqliteStream, create_log, find_log
 from catenary.eventlog.sqlite_transaction import Transaction
+from catenary.eventlog.sqlite_unsure import Unsure, is_stored, write_mark
 from catenary.eventlog.stream import HeldRun
 from catenary.grammar import Step
 from catenary.position import Position
@@ -72,7 +72,8 @@ class SqliteWriter(CommittingLog):
         self._connection: sqlite3.Connection | None = None
         self._readers: Readers | None = None
         self._producer = 0
-        self._unsure: tuple[list[Batch], Outcome] | None = None
+        self._unsure: Unsure | None = None
+        self._marks = 0
         self._touched: set[SqliteStream] = set()
         self._unstored_seen: dict[SqliteStream, Position] = {}
         self._wal_growth = 0
@@ -96,6 +97,8 @@ class SqliteWriter(CommittingLog):
         with errors_of(self.path):
             self._holder_file.acquire(self._patience)
             self._connection = open_writer(self.path, self.durability)
+            # Whatever the file has is loaded again.
+            self._unsure = None
             with self._step():
                 streams = list(self._streams.values())
                 for stream in streams:
@@ -107,7 +110,7 @@ class SqliteWriter(CommittingLog):
                 self._begin_all_terms()
             self._load([stream for stream in streams if stream.watchers or stream.open_runs])
             self._take_over_runs()
-        self._readers = Readers(self.path)
+        self._readers = Readers(self.path, self.machine.pool(THREADS, name="catenary-reader"))
 
     def _close_store(self) -> None:
         readers, self._readers = self._readers, None
@@ -141,20 +144,29 @@ class SqliteWriter(CommittingLog):
     # Transactions
 
     @contextmanager
-    def _transaction(self) -> Iterator[Transaction]:
-        """Give a transaction that commits at the end; what follows in memory is the caller's."""
+    def _transaction(self, group: Group | None = None) -> Iterator[Transaction]:
+        """
+        Give a transaction that commits at the end; what follows in memory is the caller's.
+
+        ``group`` is what is committed, if it is one.
+        """
+        self._settle_unsure()
         connection = self._writing
         transaction = Transaction(
             connection,
             holder=self.holder,
             producer=self._producer,
-            now_ms=int(self._clock() * 1000),
+            now_ms=self.now_ms(),
         )
         connection.execute("BEGIN IMMEDIATE")
+        before = connection.total_changes
         try:
             yield transaction
             transaction.flush()
-            connection.execute("COMMIT")
+            if connection.total_changes != before:
+                self._unsure = self._marked(group, transaction)
+            self._end_transaction()
+            self._unsure = None
         except BaseException:
             with suppress(sqlite3.Error):
                 if connection.in_transaction:
@@ -162,42 +174,52 @@ class SqliteWriter(CommittingLog):
             raise
         self._wal_growth += transaction.written_bytes
 
+    def _end_transaction(self) -> None:
+        self._writing.execute("COMMIT")
+
+    def _marked(self, group: Group | None, transaction: Transaction) -> Unsure:
+        mark = None
+        if group is None or group.works:
+            self._marks += 1
+            mark = f"{self._producer}:{self._marks}"
+            write_mark(self._writing, mark)
+        return Unsure(group.batches if group is not None else (), transaction.outcome, mark)
+
+    def _settle_unsure(self) -> None:
+        """Let follow in memory what was committed unanswered and is not tried again."""
+        unsure, self._unsure = self._unsure, None
+        if (
+            unsure is not None
+            and not unsure.batches
+            and is_stored(self._writing, unsure, self._producer)
+        ):
+            # Whoever waited for it was told that its outcome is not known.
+            unsure.outcome.results.clear()
+            self._settle(Group([], []), unsure.outcome)
+
     def _commit(self, group: Group) -> Outcome:
         with errors_of(self.path):
-            if self._unsure is not None and self._unsure[0] is group.batches:
-                outcome = self._unsure[1]
-                if self._is_stored(group.batches, outcome):
-                    outcome.results.clear()
-                    return outcome
+            unsure = self._unsure
+            if unsure is not None and group.batches and unsure.batches is group.batches:
+                self._unsure = None
+                if is_stored(self._writing, unsure, self._producer):
+                    unsure.outcome.results.clear()
+                    return unsure.outcome
             if self._problem is not None:
                 # Where room is short, what is written back makes some.
                 with suppress(sqlite3.Error):
                     self._checkpoint()
+            self._settle_unsure()
             self._load(group.streams())
-            with self._transaction() as transaction:
+            with self._transaction(group) as transaction:
                 for batch in group.batches:
                     transaction.append_batch(batch)
                 transaction.flush()
                 for work in group.works:
                     transaction.outcome.results.append((work, work.act(transaction)))
                 self._store_seen_places(transaction)
-                self._unsure = (group.batches, transaction.outcome)
-            self._unsure = None
         self._touched.update(transaction.streams)
         return transaction.outcome
-
-    def _is_stored(self, batches: list[Batch], outcome: Outcome) -> bool:
-        """Whether a transaction whose outcome was not learned has been committed."""
-        numbers = {batch.stream: batch.number for batch in batches}
-        for stream, _, record in reversed(outcome.appended):
-            assert isinstance(stream, SqliteStream)
-            row = self._writing.execute(
-                "SELECT producer, number FROM batches WHERE place >= ? AND place < ? "
-                "ORDER BY place LIMIT 1",
-                (place_of(stream.number, record.seq), place_of(stream.number + 1, 0)),
-            ).fetchone()
-            return bool(row == (self._producer, numbers.get(stream)))
-        return False
 
     def _finish(self, transaction: Transaction) -> None:
         """Let follow in memory what the writer committed on its own account."""

@@ -188,7 +188,8 @@ class Admission:
         """Grant a connection what it wants, and find its place in the log; or refuse."""
         admitted = await self.admit(identity, wanted)
         connection.may_write = admitted.may_write
-        connection.lives_until = lives_until(identity, self.factory.limits)
+        now = self.factory.log.now_ms() / 1000
+        connection.lives_until = lives_until(identity, self.factory.limits, now=now)
         try:
             connection.prepared = await connection.find_place(
                 identity,

@@ -6,7 +6,6 @@ from catenary.envelope import Envelope
 from catenary.eventlog.base import EventLog
 from catenary.eventlog.closing import ending_entries
 from catenary.events import AgentError
-from catenary.voice import now_ms
 
 CODE = "closed"
 _BECAUSE = "an operator closed it"
@@ -32,7 +31,7 @@ async def close_run(log: EventLog, log_id: str, run_id: str, reason: str | None)
         parent_run_id=run.parent_run_id,
     )
     receipt = log.end_run(
-        stream, run_id, lambda tools: ending_entries(envelope, tools, end, at=now_ms())
+        stream, run_id, lambda tools: ending_entries(envelope, tools, end, at=log.now_ms())
     )
     run.grammar.close(_BECAUSE)
     await receipt

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
 from typing import Any
 
 import msgspec
@@ -159,6 +158,7 @@ class Operators:
             for log_id, message_id in everywhere.handlers
             if logs is None or log_id in logs
         ]
+        now = self._factory.log.now_ms() / 1000
         return answer(
             {
                 "ready": self._admission.problem() is None,
@@ -169,8 +169,8 @@ class Operators:
                     "connections": len(connections),
                     "handlers": len(handlers),
                 },
-                "runs": [_shown_run(run) for run in runs[:SHOWN_LIMIT]],
-                "connections": [_shown_connection(info) for info in connections[:SHOWN_LIMIT]],
+                "runs": [_shown_run(run, now) for run in runs[:SHOWN_LIMIT]],
+                "connections": [_shown_connection(info, now) for info in connections[:SHOWN_LIMIT]],
                 "handlers": handlers[:SHOWN_LIMIT],
             }
         )
@@ -196,9 +196,8 @@ def _no_run() -> Refusal:
     return Refusal(404, "not_found", "no such run")
 
 
-def _shown_run(run: RunInfo) -> dict[str, Any]:
-    """What is told of a run; times in seconds before now."""
-    now = time.time()
+def _shown_run(run: RunInfo, now: float) -> dict[str, Any]:
+    """What is told of a run; times in seconds before ``now``."""
     asked = run.cancel_requested_at
     shown = {
         "run_id": run.run_id,
@@ -219,7 +218,7 @@ def _shown_run(run: RunInfo) -> dict[str, Any]:
     return {name: value for name, value in shown.items() if value is not None}
 
 
-def _shown_connection(info: ConnectionInfo) -> dict[str, Any]:
+def _shown_connection(info: ConnectionInfo, now: float) -> dict[str, Any]:
     return {
         "connection_id": info.connection_id,
         "node": info.node,
@@ -230,5 +229,5 @@ def _shown_connection(info: ConnectionInfo) -> dict[str, Any]:
         "position": str(info.position),
         "lag": info.lag,
         "silent_for": round(info.silent_for, 3),
-        "age": round(time.time() - info.opened_at, 3),
+        "age": round(now - info.opened_at, 3),
     }

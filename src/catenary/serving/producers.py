@@ -82,6 +82,7 @@ class Producers:
                 idempotency_key=key,
                 redactor=self._factory._redactor,
                 limit_bytes=self._factory._data_limit_bytes,
+                now_ms=self._factory.log.now_ms,
             )
 
         positions = await self._append(publication, log_id)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any, NamedTuple
 
 import msgspec
@@ -31,7 +31,7 @@ from catenary.events import (
 from catenary.grammar import OpenTool, Step
 from catenary.redaction import redact
 from catenary.serving.admission import Refusal
-from catenary.voice import Redactor, Voice, check_custom_type, now_ms, with_key
+from catenary.voice import Redactor, Voice, check_custom_type, with_key
 
 LEASE_SECONDS = 300.0
 LEASE_MAX_SECONDS = 24 * 3600.0
@@ -98,6 +98,7 @@ class Publication:
         idempotency_key: str | None,
         redactor: Redactor | None,
         limit_bytes: int,
+        now_ms: Callable[[], int],
     ) -> None:
         self._user_id = user_id
         self._events = events
@@ -105,6 +106,7 @@ class Publication:
         self._key = idempotency_key
         self._redactor = redactor
         self._limit_bytes = limit_bytes
+        self._now_ms = now_ms
         self._voices: dict[tuple[str | None, ...], Voice] = {}
         self._starts: dict[str, Published] = {}
         self._tools: dict[str, dict[str, OpenTool]] = {}
@@ -226,7 +228,7 @@ class Publication:
         elif kind.step is Step.COMPLETE and run is not None:
             began = run.started_at or None
         if began is not None:
-            data.setdefault("duration_ms", max(0, now_ms() - began))
+            data.setdefault("duration_ms", max(0, self._now_ms() - began))
 
     # Runs
 
@@ -265,7 +267,12 @@ class Publication:
                 if value is not None:
                     check_id(name, value)
             envelope = Envelope(user_id=self._user_id, **dict(zip(_NAMES, names, strict=True)))
-            voice = Voice(envelope, redactor=self._redactor, limit_bytes=self._limit_bytes)
+            voice = Voice(
+                envelope,
+                redactor=self._redactor,
+                limit_bytes=self._limit_bytes,
+                now_ms=self._now_ms,
+            )
             self._voices[names] = voice
         return voice
 
@@ -275,7 +282,7 @@ class Publication:
         if tools is None:
             return
         if isinstance(payload, ToolExecuting):
-            tools[payload.tool_call_id] = OpenTool(payload.tool_name, now_ms())
+            tools[payload.tool_call_id] = OpenTool(payload.tool_name, self._now_ms())
         elif isinstance(payload, ToolCompleted):
             tools.pop(payload.tool_call_id, None)
 

@@ -76,7 +76,7 @@ class WireSocket(abc.ABC):
         self._on_abort = on_abort
         self._tasks: set[asyncio.Task[None]] = set()
         self._streams: set[TurnTransport] = set()
-        self._lives_until = lives_until(asker.identity, turns.limits)
+        self._lives_until = lives_until(asker.identity, turns.limits, now=time.time())
         self._rate = Session("wire", turns.limits, now=time.monotonic(), is_authenticated=True)
         self._refused = 0
 

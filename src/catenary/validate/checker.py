@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import enum
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any, NamedTuple
 
 from catenary.events import EventType, WebSocketEvent
@@ -43,11 +43,12 @@ class Fault(enum.StrEnum):
 
 
 class Problem(NamedTuple):
-    """One thing that does not hold."""
+    """One thing that does not hold; ``place`` says where in the log, if at one place."""
 
     fault: Fault
     reader: str
     text: str
+    place: Position | None = None
 
     def __str__(self) -> str:
         return f"{self.fault} at {self.reader}: {self.text}"
@@ -59,6 +60,7 @@ class Acknowledgement(NamedTuple):
     log_id: str
     position: Position
     marker: str | None
+    thread_id: str | None
 
 
 def data_marker(event: WebSocketEvent) -> Iterable[str]:
@@ -75,15 +77,17 @@ def data_marker(event: WebSocketEvent) -> Iterable[str]:
 class _Reader:
     """What one reader received, in one epoch after the other."""
 
-    def __init__(self, name: str, log_id: str) -> None:
+    def __init__(self, name: str, log_id: str, thread_ids: Collection[str] | None) -> None:
         self.name = name
         self.log_id = log_id
+        self.thread_ids = thread_ids
         self.place: Position | None = None
         self.holes: set[Position] = set()
         self.got: dict[Position, frozenset[str]] = {}
         """By place: the markers of the event that came there, or of the range that covers it."""
         self.merged: set[Position] = set()
         self.superseded: set[Position] = set()
+        self.erased: set[Position] = set()
         self.marked: dict[str, Position] = {}
         """By marker: the end of the event that had it."""
         self.begins: dict[str, int] = {}
@@ -109,16 +113,34 @@ class OrderingChecker:
 
     # Feeding
 
-    def begin(self, reader: str, log_id: str, after: Position | None = None) -> None:
-        """A reader of a log begins, after a place; without one, after its first event's."""
-        known = self._readers[reader] = _Reader(reader, log_id)
+    def begin(
+        self,
+        reader: str,
+        log_id: str,
+        after: Position | None = None,
+        *,
+        thread_ids: Collection[str] | None = None,
+    ) -> None:
+        """
+        A reader of a log begins, after a place; without one, after its first event's.
+
+        One that asked for some threads only must get their events, and no other's.
+        """
+        known = self._readers[reader] = _Reader(reader, log_id, thread_ids)
         if after is not None:
             known.place = after
             known.begins[after.epoch] = after.seq
 
-    def acknowledged(self, log_id: str, position: Position, marker: str | None = None) -> None:
+    def acknowledged(
+        self,
+        log_id: str,
+        position: Position,
+        marker: str | None = None,
+        *,
+        thread_id: str | None = None,
+    ) -> None:
         """A producer was told that its event, with this content, is at a place."""
-        self._acknowledged.append(Acknowledgement(log_id, position, marker))
+        self._acknowledged.append(Acknowledgement(log_id, position, marker, thread_id))
 
     def received(self, reader: str, event: WebSocketEvent, log_id: str) -> None:
         """
@@ -131,18 +153,24 @@ class OrderingChecker:
         end = event.position
         first = end.seq if event.from_seq is None else event.from_seq
         if log_id != known.log_id:
-            self._note(Fault.FOREIGN, known, f"{end} is of {log_id}, not of {known.log_id}")
+            self._note(Fault.FOREIGN, known, f"{end} is of {log_id}, not of {known.log_id}", end)
+            return
+        if known.thread_ids is not None and event.thread_id not in known.thread_ids:
+            self._note(Fault.FOREIGN, known, f"{end} is of thread {event.thread_id}", end)
             return
         self._place(known, first, end)
         self._keep(known, first, end, frozenset(self._markers(event)))
-        if event.type != EventType.AGENT_DELTA:
+        if event.type == EventType.ERASED:
+            # What stood there may be what another reader got, or was acknowledged.
+            known.erased.update(Position(end.epoch, seq) for seq in range(first, end.seq + 1))
+        elif event.type != EventType.AGENT_DELTA:
             # The latest of several with one key stands for them; of the others nothing is said.
             known.superseded.update(Position(end.epoch, seq) for seq in range(first, end.seq))
 
     def gap(self, reader: str, after: Position, resumes_at: Position) -> None:
         """A reader was told that all between two places is lost."""
         known = self._readers[reader]
-        self._note(Fault.TOLD_LOSS, known, f"between {after} and {resumes_at}")
+        self._note(Fault.TOLD_LOSS, known, f"between {after} and {resumes_at}", after)
         known.place = Position(resumes_at.epoch, resumes_at.seq - 1)
         known.begins.setdefault(resumes_at.epoch, resumes_at.seq - 1)
 
@@ -150,13 +178,13 @@ class OrderingChecker:
         place = reader.place
         if place is None or place.epoch != end.epoch:
             if place is not None:
-                self._note(Fault.HOLE, reader, f"from {place} to {end}, and no gap between")
+                self._note(Fault.HOLE, reader, f"from {place} to {end}, and no gap between", end)
             reader.begins.setdefault(end.epoch, first - 1)
-        elif first > place.seq + 1:
+        elif first > place.seq + 1 and reader.thread_ids is None:
             missing = {Position(end.epoch, seq) for seq in range(place.seq + 1, first)}
             reader.holes |= missing
         elif end.seq <= place.seq and not self._is_double(reader, first, end):
-            self._note(Fault.SWAP, reader, f"{end} came after {place}")
+            self._note(Fault.SWAP, reader, f"{end} came after {place}", end)
         if place is None or place.epoch != end.epoch or end.seq > place.seq:
             reader.place = end
 
@@ -167,7 +195,7 @@ class OrderingChecker:
         for seq in range(first, end.seq + 1):
             place = Position(end.epoch, seq)
             if place in reader.got:
-                self._note(Fault.DOUBLE, reader, f"{place} came again")
+                self._note(Fault.DOUBLE, reader, f"{place} came again", place)
             reader.got[place] = markers
             reader.holes.discard(place)
             if first != end.seq:
@@ -176,10 +204,10 @@ class OrderingChecker:
             before = reader.marked.setdefault(marker, end)
             if before != end:
                 text = f"{marker!r} is at {before} and at {end}"
-                self._note(Fault.REPEATED, reader, text)
+                self._note(Fault.REPEATED, reader, text, end)
 
-    def _note(self, fault: Fault, reader: _Reader, text: str) -> None:
-        self._problems.append(Problem(fault, reader.name, text))
+    def _note(self, fault: Fault, reader: _Reader, text: str, place: Position) -> None:
+        self._problems.append(Problem(fault, reader.name, text, place))
 
     # Judging
 
@@ -207,6 +235,8 @@ class OrderingChecker:
                 begin = reader.begins.get(ack.position.epoch)
                 if begin is not None and ack.position.seq <= begin:
                     continue
+                if reader.thread_ids is not None and ack.thread_id not in reader.thread_ids:
+                    continue
                 problem = _missed(reader, ack)
                 if problem is not None:
                     yield problem
@@ -216,35 +246,41 @@ class OrderingChecker:
         seen: dict[tuple[str, Position], tuple[str, frozenset[str]]] = {}
         for reader in self._readers.values():
             for place, markers in reader.got.items():
-                if place in reader.merged:
+                if place in reader.merged or place in reader.erased:
                     continue
                 first = seen.setdefault((reader.log_id, place), (reader.name, markers))
                 if first[1] != markers:
                     text = f"{place} is {sorted(markers)} here, {sorted(first[1])} at {first[0]}"
-                    yield Problem(Fault.CHANGED, reader.name, text)
+                    yield Problem(Fault.CHANGED, reader.name, text, place)
 
 
 def _holes(reader: _Reader) -> Iterable[Problem]:
     if reader.holes:
         first, count = min(reader.holes), len(reader.holes)
-        yield Problem(Fault.HOLE, reader.name, f"{count} missing, the first is {first}")
+        yield Problem(Fault.HOLE, reader.name, f"{count} missing, the first is {first}", first)
 
 
 def _behind(reader: _Reader, head: Position) -> Iterable[Problem]:
     place = reader.place
-    if head.seq and (place is None or place.epoch != head.epoch or place.seq < head.seq):
-        yield Problem(Fault.BEHIND, reader.name, f"it is at {place}, the log ends at {head}")
+    if reader.thread_ids is None and head.seq and not _has_reached(place, head):
+        yield Problem(Fault.BEHIND, reader.name, f"it is at {place}, the log ends at {head}", head)
+
+
+def _has_reached(place: Position | None, head: Position) -> bool:
+    return place is not None and place.epoch == head.epoch and place.seq >= head.seq
 
 
 def _unsaid(reader: _Reader, ack: Acknowledgement) -> set[str | None]:
-    return {ack.marker} if ack.position in reader.superseded else set()
+    is_unsaid = ack.position in reader.superseded or ack.position in reader.erased
+    return {ack.marker} if is_unsaid else set()
 
 
 def _missed(reader: _Reader, ack: Acknowledgement) -> Problem | None:
     got = reader.got.get(ack.position)
     if got is None:
-        return Problem(Fault.LOST, reader.name, f"{ack.position} ({ack.marker}) never came")
+        text = f"{ack.position} ({ack.marker}) never came"
+        return Problem(Fault.LOST, reader.name, text, ack.position)
     if ack.marker is not None and ack.marker not in got | _unsaid(reader, ack):
         text = f"{ack.position} was acknowledged for {ack.marker!r}, and is {sorted(got)}"
-        return Problem(Fault.CHANGED, reader.name, text)
+        return Problem(Fault.CHANGED, reader.name, text, ack.position)
     return None
