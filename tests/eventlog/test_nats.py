@@ -18,6 +18,8 @@ from catenary.eventlog.nats.store import Servers, Store
 from catenary.eventlog.terms import Gap
 from catenary.position import Position
 from catenary.validate.chaos import CALM, ChaosProxy, Faults, Incident
+from tests.docs.pages import ROOT, blocks
+from tests.eventlog.exercising import exercise
 from tests.eventlog.following import Follower, until
 from tests.eventlog.support import (
     USER,
@@ -386,6 +388,23 @@ async def test_a_wrong_password_is_said_at_once(tmp_path: Path) -> None:
         log = NatsLog(own.url.replace("//", "//catenary:secret@"))
         assert (await append(log, event(1)))[0].seq == 1
         await log.stop()
+
+
+async def test_the_documented_permissions_are_enough(tmp_path: Path) -> None:
+    """A user with exactly what the how-to lists can do everything; without it the how-to is named."""
+    (rules,) = blocks(ROOT / "docs" / "how-to" / "nats.md", "text")
+    user = "{{user: bridge, password: secret, {}}}"
+    for number, allowed in enumerate((rules, rules.replace('"catenary.>", ', ""))):
+        users = f"authorization {{ users: [{user.format(allowed)}] }}"
+        with NatsServer(tmp_path / str(number), settings=users) as own:
+            log = NatsLog(own.url.replace("//", "//bridge:secret@"))
+            if allowed is rules:
+                await exercise(log)
+                await log.stop()
+                assert "Violation" not in own.said()
+            else:
+                with pytest.raises(ConfigError, match=r"how-to/nats\.md"):
+                    await log.start()
 
 
 async def test_a_server_without_jetstream_is_refused(tmp_path: Path) -> None:

@@ -431,3 +431,21 @@ async def test_a_process_that_has_just_come_lives(open_shared: OpenShared) -> No
     assert [run.end_type for run in await first.runs(USER)] == ["agent_completed"]
     await first.stop()
     await second.stop()
+
+
+async def test_a_repeat_after_the_run_has_ended_is_no_refusal(nodes: Nodes) -> None:
+    """What was appended under its key returns its place, though its run takes nothing more."""
+    first, second = nodes
+    await append(first, started(lease=30.0))
+    for node in (second, first):
+        await node.adopt_runs(USER, ["r1"], [])
+    entries = [delta("a"), completed()]
+    for entry in entries:
+        entry.key, entry.digest = entry.type, b"x"
+    places = [await receipt for receipt in first.append_all(first.stream(USER), entries)]
+    again = [delta("a"), completed()]
+    for entry in again:
+        entry.key, entry.digest = entry.type, b"x"
+    given = second.append_all(second.stream(USER), again)
+    assert [await receipt for receipt in given] == places
+    assert len(await all_records(second)) == 3

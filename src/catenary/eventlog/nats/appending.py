@@ -68,6 +68,8 @@ class Appending(SharedAppending):
         self._number = number * _PIECES
         self._piece: Piece | None = None
         self._made: tuple[Change, int] | None = None
+        self.closed: dict[str, str] = {}
+        """Runs of the next piece that are not this holder's, and why."""
 
     @property
     def piece(self) -> Piece:
@@ -92,7 +94,7 @@ class Appending(SharedAppending):
 
     def posts(self, writing: Writing, producer: str, max_payload: int) -> list[Post]:
         """
-        Return what stores the next piece; nothing if all is stored, or refused.
+        Return what stores the next piece; nothing if all is stored, or some is to be refused.
 
         Raises:
             LogUnavailable: A later batch of this producer is in the log: nobody waits for this one.
@@ -108,11 +110,10 @@ class Appending(SharedAppending):
                     raise LogUnavailable(f"a later batch of {self.stream.log_id!r} is in the log")
                 self._take(Appended(piece.entries, wrote.epoch, wrote.first, wrote.at))
                 continue
-            closed = self._closed(piece.entries, state)
-            if closed:
-                self.refuse(closed, {})
-                self._piece = None
-                continue
+            self.closed = self._closed(piece.entries, state)
+            if self.closed:
+                # A repeat of what a run said before it ended is no refusal.
+                return []
             made = self._change(piece, state, writing, producer)
             posts = posts_of(self.stream.names, known, made, writing.at)
             if len(posts) <= POSTS_LIMIT:
@@ -133,19 +134,24 @@ class Appending(SharedAppending):
         first = change.batches[0].first
         self._take(Appended(self.piece.entries, state.epoch, first, at))
 
-    def suspects(self) -> tuple[list[str], list[str]]:
-        """Return the runs and the keys that a conflict may be about."""
+    @property
+    def starts(self) -> list[str]:
+        """The runs that begin in the next piece."""
         entries = self.piece.entries
-        starts = [entry.run_id for entry in entries if entry.step is Step.START and entry.run_id]
-        return starts, [entry.key for entry in entries if entry.key is not None]
+        return [entry.run_id for entry in entries if entry.step is Step.START and entry.run_id]
 
-    def refuse_known(self, runs: list[str], keys: dict[str, UsedKey]) -> None:
-        """Take out what has been before."""
+    @property
+    def keys(self) -> list[str]:
+        """The idempotency keys of the next piece."""
+        return [entry.key for entry in self.piece.entries if entry.key is not None]
+
+    def take_out(self, closed: dict[str, str], keys: dict[str, UsedKey]) -> None:
+        """Take out what is refused, and what was appended before under its key."""
         self.refuse(
-            dict.fromkeys(runs, KNOWN_RUN),
+            closed,
             {key: (used.digest, Position(used.epoch, used.seq)) for key, used in keys.items()},
         )
-        self._piece = None
+        self.closed, self._piece = {}, None
 
     def _take(self, appended: Appended) -> None:
         self.appended.append(appended)
@@ -272,7 +278,9 @@ def _append_some(store: Store, left: Sequence[Appending], producer: str, at: int
     for appending in left:
         posts = appending.posts(writing, producer, store.link.max_payload)
         together += len(posts) > 1
-        if posts and (len(posts) == 1 or together <= TOGETHER):
+        if appending.closed:
+            appending.take_out(appending.closed, _used_keys(store, appending))
+        elif posts and (len(posts) == 1 or together <= TOGETHER):
             sent.append((appending, posts))
     if not sent:
         return
@@ -293,20 +301,24 @@ def _find_out(store: Store, conflicting: Sequence[Appending]) -> None:
     load(store, [appending.stream for appending in conflicting])
     for appending, former in zip(conflicting, before, strict=True):
         known = appending.stream.known
-        runs, keys = appending.suspects()
-        if not (runs or keys) or (known and former and known.seq != former.seq):
+        starts = appending.starts
+        if not (starts or appending.keys) or (known and former and known.seq != former.seq):
             continue
-        names = appending.stream.names
-        asked = [names.runs + token(run) for run in runs]
-        asked += [names.known + token(key) for key in keys]
+        asked = [appending.stream.names.runs + token(run_id) for run_id in starts]
         found = store.lasts(store.names.events_stream, asked)
-        known_runs = [run for run, one in zip(runs, found, strict=False) if one is not None]
-        known_keys = {
-            key: records.decode(one.payload, UsedKey)
-            for key, one in zip(keys, found[len(runs) :], strict=True)
-            if one is not None
-        }
-        appending.refuse_known(known_runs, known_keys)
+        begun = [run_id for run_id, one in zip(starts, found, strict=True) if one is not None]
+        appending.take_out(dict.fromkeys(begun, KNOWN_RUN), _used_keys(store, appending))
+
+
+def _used_keys(store: Store, appending: Appending) -> dict[str, UsedKey]:
+    """Return what was appended before under the keys of the next piece."""
+    asked = [appending.stream.names.known + token(key) for key in appending.keys]
+    found = store.lasts(store.names.events_stream, asked)
+    return {
+        key: records.decode(one.payload, UsedKey)
+        for key, one in zip(appending.keys, found, strict=True)
+        if one is not None
+    }
 
 
 def _learn_starts(store: Store, left: Sequence[Appending]) -> None:
