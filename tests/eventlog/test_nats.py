@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import shutil
 import socket
 import threading
@@ -12,6 +13,7 @@ import pytest
 
 from catenary.errors import ConfigError, LogUnavailable, RunClosed
 from catenary.eventlog.model import Durability, Retention
+from catenary.eventlog.nats.link import Request
 from catenary.eventlog.nats.log import NatsLog
 from catenary.eventlog.nats.posts import Post
 from catenary.eventlog.nats.store import Servers, Store
@@ -130,7 +132,7 @@ async def test_a_loss_is_told_without_another_event(tmp_path: Path) -> None:
         await log.stop()
 
 
-async def test_messages_that_are_gone_are_a_gap(own: NatsServer) -> None:
+async def test_messages_that_are_gone_are_a_gap() -> None:
     """Where an operator took messages out of the stream a reader is told, and numbers go on."""
     log = NatsLog(nats_url_of_its_own())
     places = [(await append(log, event(n)))[0] for n in range(10)]
@@ -139,11 +141,15 @@ async def test_messages_that_are_gone_are_a_gap(own: NatsServer) -> None:
     found = list(store.every(store.names.events_stream, subject))
     store.remove(store.names.events_stream, [one.seq for one in found[3:7]])
     page = await log.read(USER, places[1])
-    rest = await log.read(USER, page.place)
-    assert numbers(page.records) == [2] if page.records else True
-    gap = page.gap or rest.gap
-    assert gap is not None
-    assert gap.reason == "retention"
+    assert (numbers(page.records), page.gap, page.is_at_head) == ([2], None, False)
+    page = await log.read(USER, page.place)
+    assert page.gap is not None
+    assert (page.gap.reason, page.gap.after, page.gap.resumes_at) == (
+        "retention",
+        places[2],
+        places[7],
+    )
+    assert numbers(page.records) == [7, 8, 9]
     assert (await append(log, event("after")))[0] == Position(places[0].epoch, 11)
     store.close()
     await log.stop()
@@ -286,7 +292,7 @@ async def test_readers_need_no_consumer(own: NatsServer) -> None:
         await log.stop()
 
 
-async def test_prefixes_keep_logs_apart(own: NatsServer) -> None:
+async def test_prefixes_keep_logs_apart() -> None:
     """Two logs on one server share nothing but the server."""
     logs = [NatsLog(nats_url_of_its_own()) for _ in range(2)]
     for n, log in enumerate(logs):
@@ -364,10 +370,6 @@ async def test_a_stream_that_may_drop_events_is_refused(own: NatsServer) -> None
 
 
 def _edit(store: Store, **changed: object) -> None:
-    import json  # noqa: PLC0415
-
-    from catenary.eventlog.nats.link import Request  # noqa: PLC0415
-
     name = store.names.events_stream
     ((answer,),) = store.ask([Request(f"$JS.API.STREAM.INFO.{name}".encode())])
     config = json.loads(answer.payload)["config"] | changed
