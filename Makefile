@@ -11,7 +11,7 @@ PROCESSES ?= 2
 PYTEST_ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-python test-js test-frontends lint types bench docs conformance clean servers
+.PHONY: help run test test-python test-js test-frontends test-frameworks lint types bench docs conformance clean servers
 
 help: ## What can be made
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-12s %s\n", $$1, $$2}'
@@ -40,6 +40,14 @@ test-js: clients/js/node_modules/.package-lock.json
 # The front ends' own packages, against a real server.
 test-frontends: $(VENV)/installed-test tests/frontends/node_modules/.package-lock.json
 	cd tests/frontends && CATENARY_PYTHON=$(abspath $(BIN)/python) npm test
+
+# The relays with every framework, also those that are large or want other versions of common packages.
+FRAMEWORKS := .venv-frameworks
+
+test-frameworks: ## The relays of all agent frameworks, in an environment of their own (about 700 MB)
+	test -d $(FRAMEWORKS) || $(PYTHON) -m venv $(FRAMEWORKS)
+	$(FRAMEWORKS)/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[test,claude-agent-sdk,google-adk,smolagents]'
+	$(FRAMEWORKS)/bin/python -m pytest tests/integrations tests/docs/test_python_blocks.py $(PYTEST_ARGS)
 
 tests/frontends/node_modules/.package-lock.json: tests/frontends/package-lock.json
 	cd tests/frontends && npm ci --no-audit --no-fund
@@ -83,4 +91,4 @@ conformance: $(VENV)/installed-test ## RFC 6455: Autobahn's cases, where a Pytho
 	$(BIN)/python tests/conformance/run.py
 
 clean: ## Remove what the other targets made
-	rm -rf $(VENV) clients/js/node_modules tests/frontends/node_modules
+	rm -rf $(VENV) $(FRAMEWORKS) clients/js/node_modules tests/frontends/node_modules

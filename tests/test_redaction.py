@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from catenary import redaction
-from catenary.redaction import REDACTED, is_secret, redact
+from catenary.redaction import REDACTED, JsonRedactor, is_secret, redact
 
 SECRET_KEYS = [
     "password", "Password", "db_password", "dbPassword", "PGPASSWORD", "passwords", "passwd",
@@ -121,3 +121,33 @@ def without_strings(value: Any) -> Any:
     if isinstance(value, list):
         return [without_strings(part) for part in value]
     return "" if isinstance(value, str) else value
+
+
+# JSON that comes as text
+
+
+@given(mixed_values, st.data(), st.booleans(), st.sampled_from([None, 1]))
+def test_json_in_pieces_is_redacted_as_it_is_whole(
+    value: Any, data: st.DataObject, is_ascii: bool, indent: int | None
+) -> None:
+    """However the text is cut and written, what comes back is what the whole would be."""
+    text = json.dumps(value, ensure_ascii=is_ascii, indent=indent)
+    cuts = sorted(data.draw(st.lists(st.integers(0, len(text)), max_size=6)))
+    redactor = JsonRedactor()
+    pieces = [text[a:b] for a, b in zip([0, *cuts], [*cuts, len(text)], strict=True)]
+    assert json.loads("".join(map(redactor.feed, pieces))) == redact(value)
+
+
+def test_no_piece_of_a_secret_comes_back() -> None:
+    """Not even of one that has not ended."""
+    redactor = JsonRedactor()
+    said = [redactor.feed(piece) for piece in ('{"q": "a", "pass', 'word": "s3', 'cr\\"3t')]
+    assert said == ['{"q": "a", "pass', f'word": "{REDACTED}', ""]
+    assert redactor.feed('", "r": "b"}') == '", "r": "b"}'
+
+
+@given(st.text(alphabet='{}[]",:\\ aé1'))
+def test_text_that_is_no_json_comes_back_somehow(text: str) -> None:
+    """Models make mistakes; nothing raises for them."""
+    redactor = JsonRedactor()
+    assert isinstance("".join(map(redactor.feed, text)), str)

@@ -15,6 +15,7 @@ from catenary import (
     RunClosed,
     RunFailed,
     UsageError,
+    UserWebSocketContext,
     UserWebSocketEmitter,
     WebSocketBridgeFactory,
     WebSocketEvent,
@@ -378,3 +379,48 @@ async def test_a_drain_gives_runs_their_time_and_ends_the_rest(
         assert ends[handle.run_id].data["retryable"] is True
     with pytest.raises(Exception, match="draining"):
         emitter.start_run(short)
+
+
+# Runs whose life is no block of code
+
+
+async def test_a_run_may_be_begun_and_ended(
+    factory: WebSocketBridgeFactory, emitter: UserWebSocketEmitter
+) -> None:
+    """Its end is that of a block that was left in the same way."""
+    async with emitter.run() as parent:
+        for error in (None, ValueError("private"), RunFailed("no more", code="gone")):
+            child = parent.child()
+            child.begin()
+            child.delta("x")
+            receipt = child.end(error)
+            assert receipt is not None
+            assert (await receipt).seq == child.state.last_seq
+        assert child.end() is None
+    states = [state for state in await factory.runs("user_123") if state.parent_run_id]
+    assert [state.status for state in states] == ["completed", "failed", "failed"]
+    assert [state.error.code for state in states if state.error] == ["agent_failed", "gone"]
+
+
+async def test_a_cancel_of_a_begun_run_is_raised_by_its_next_verb(
+    emitter: UserWebSocketEmitter,
+) -> None:
+    async with emitter.run() as parent:
+        child = parent.child()
+        child.begin()
+        await emitter.cancel_run(child.run_id, reason="enough")
+        with pytest.raises(RunCancelled):
+            child.delta("x")
+        child.end()
+        assert (child.state.status, child.state.cancel_reason) == ("cancelled", "enough")
+
+
+async def test_a_drain_ends_a_begun_run(factory: WebSocketBridgeFactory) -> None:
+    """It has no task that could be given its time."""
+    context = UserWebSocketContext(user_id="user_123")
+    run = factory.get_user_emitter(context).run()
+    run.begin()
+    await factory.drain(0)
+    assert run.state.error is not None
+    assert run.state.error.code == "shutdown"
+    assert run.end() is None

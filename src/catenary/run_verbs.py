@@ -107,6 +107,8 @@ class RunVerbs:
         schema: Mapping[str, Any] | None = None,
         kind: str = "question",
         tool_call_id: str | None = None,
+        tool_name: str | None = None,
+        tool_input: Any = None,
         timeout: float | None = None,
     ) -> Any:
         """
@@ -114,8 +116,10 @@ class RunVerbs:
 
         ``schema`` is a JSON Schema from which a page makes its form; answers
         are not checked against it. An ``approval`` is answered with true or
-        false, or ``{"approved": …, "reason": …}``. Time spent here does not
-        count for the run's timeouts. In a thread: ``asyncio.run(run.ask(…))``.
+        false, or ``{"approved": …, "reason": …}``; ``tool_name`` and
+        ``tool_input`` tell what it is for, when the call has not begun. Time
+        spent here does not count for the run's timeouts. In a thread:
+        ``asyncio.run(run.ask(…))``.
 
         Raises:
             TimeoutError: If nobody answered within ``timeout`` seconds (7 days if None).
@@ -127,7 +131,13 @@ class RunVerbs:
         if interrupt is None:
             raise UsageError("ask() waits inside a run: use it within `async with` or `with`")
         request = request_of(
-            question, schema=schema, kind=kind, tool_call_id=tool_call_id, timeout=timeout
+            question,
+            schema=schema,
+            kind=kind,
+            tool_call_id=tool_call_id,
+            tool_name=tool_name,
+            tool_input=tool_input,
+            timeout=timeout,
         )
         signal = Signal()
         interrupt.on_cause.append(signal.wake)

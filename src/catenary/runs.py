@@ -99,7 +99,7 @@ class Run(RunVerbs):
             raise RunClosed(self.run_id, self._held.grammar.closed_because)
         self._token = enter(self)
 
-    def _watch(self, kind: type[TaskInterrupt | ThreadInterrupt]) -> None:
+    def _watch(self, kind: type[Interrupt]) -> None:
         held = self.held
         interrupt = self._interrupt = kind(
             self.emitter, held, timeout=self._timeout, idle_timeout=self._idle_timeout
@@ -124,7 +124,24 @@ class Run(RunVerbs):
         self._watch(ThreadInterrupt)
         return self
 
+    def begin(self) -> None:
+        """
+        Begin a run whose life is no block of code; whoever begins it owes it an :meth:`end`.
+
+        It has no task and no timeouts: a cancel is raised by its next verb.
+        """
+        self.announce()
+        self._watch(Interrupt)
+
     # Leaving
+
+    def end(self, error: BaseException | None = None) -> Receipt | None:
+        """
+        End a run that :meth:`begin` began, as leaving a block with ``error`` would.
+
+        Returns the receipt of the end; None if the run had ended before.
+        """
+        return None if self._is_leaving else self._leave(error)[1]
 
     async def __aexit__(
         self,

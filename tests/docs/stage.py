@@ -37,6 +37,7 @@ from catenary.inbound import Message
 from catenary.limits import Limits
 from catenary.observe.metrics import BridgeMetrics
 from catenary.serving import HTTPProtocol, WebSocketProtocol
+from tests.docs import agents
 from tests.docs.pages import ROOT, blocks
 
 Names = dict[str, Any]
@@ -49,12 +50,16 @@ async def perform(page: Path) -> None:
         context = UserWebSocketContext(user_id="user_123", thread_id="t1")
         emitter = factory.get_user_emitter(context)
         names: Names = {"__name__": "page", "asyncio": asyncio, "factory": factory}
-        names |= {"emitter": emitter, **given()}
+        names |= {"emitter": emitter, **given(), **agents.GIVEN.get(page.stem, dict)()}
         for number, block in enumerate(blocks(page, "python"), 1):
             await run_block(block, f"{page.name}, block {number}", names)
         after = AFTER.get(page.stem)
         if after is not None:
             await after(names)
+        agent = agents.AFTER.get(page.stem)
+        if agent is not None:
+            async with bridge(factory) as url:
+                await agent(names, url)
 
 
 async def run_block(block: str, name: str, names: Names) -> None:

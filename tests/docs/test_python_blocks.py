@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.docs.agents import NEEDS
 from tests.docs.pages import ROOT, blocks, pages
 
 VIRTUAL_TIME = "docs/how-to/virtual-time.md"
@@ -20,9 +21,12 @@ def names() -> list[str]:
     return [name for name in found if name not in OWN_TESTS]
 
 
+@pytest.mark.timeout(60)  # some of the frameworks take seconds to import
 @pytest.mark.parametrize("name", names())
 def test_the_blocks_of_a_page_run_one_after_another(name: str, tmp_path: Path) -> None:
     """They run in a process of their own, and do what the page says."""
+    if package := NEEDS.get(Path(name).stem):
+        pytest.importorskip(package, reason=f"{package} is not installed")
     run([sys.executable, "-W", "error", "-m", "tests.docs.stage", name], tmp_path)
 
 
