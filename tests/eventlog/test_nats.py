@@ -13,14 +13,17 @@ import pytest
 
 from catenary.errors import ConfigError, LogUnavailable, RunClosed
 from catenary.eventlog.model import Durability, Retention
+from catenary.eventlog.nats import asking
 from catenary.eventlog.nats.link import Request
 from catenary.eventlog.nats.log import NatsLog
 from catenary.eventlog.nats.posts import Post
 from catenary.eventlog.nats.store import Servers, Store
+from catenary.eventlog.nats.stream import NatsStream
 from catenary.eventlog.terms import Gap
 from catenary.position import Position
 from catenary.validate.chaos import CALM, ChaosProxy, Faults, Incident
 from tests.docs.pages import ROOT, blocks
+from tests.e2e.slow_proxy import SlowProxy
 from tests.eventlog.exercising import exercise
 from tests.eventlog.following import Follower, until
 from tests.eventlog.support import (
@@ -196,6 +199,42 @@ async def test_a_lost_answer_does_not_double(own: NatsServer) -> None:
             assert numbers(await all_records(log)) == list(range(2000))
             assert [(await receipt).seq for receipt in given] == list(range(1, 2001))
             await log.stop()
+
+
+async def test_what_was_stored_without_an_answer_is_not_stored_again(own: NatsServer) -> None:
+    """A batch is recognised by the number that its process gave it."""
+    with own:
+        async with SlowProxy("127.0.0.1", own.port) as network:
+            log = NatsLog(f"nats://127.0.0.1:{network.port}")
+            beside = NatsLog(own.url)
+            await append(log, event(0))
+            network.is_down = False
+            given = log.append(log.stream(USER), event(1))
+            while (await beside.head(USER)).seq < 2:
+                await asyncio.sleep(0.02)
+            await until(lambda: log.problem() is not None)
+            network.is_down = True
+            assert (await given).seq == 2
+            assert numbers(await all_records(beside)) == [0, 1]
+            await log.stop()
+            await beside.stop()
+
+
+async def test_an_end_that_was_reported_since_the_notes_were_read_is_not_taken() -> None:
+    """A node that is slow between reading and taking leaves what another has told meanwhile."""
+    log = NatsLog(nats_url_of_its_own())
+    await append(log, started(), completed())
+    stream, store = log.stream(USER), store_of(log)
+
+    def reported_meanwhile(_: str) -> NatsStream:
+        taken = asking.take_ended(store, lambda _: stream, "other", 10, log._now_ms())
+        assert taken == [(USER, "r1")]
+        asking.mark_ended(store, stream, "r1")
+        return stream
+
+    assert asking.take_ended(store, reported_meanwhile, "slow", 10, log._now_ms()) == []
+    store.close()
+    await log.stop()
 
 
 async def test_a_slow_store_is_slow_and_nothing_else(own: NatsServer) -> None:

@@ -124,11 +124,11 @@ def take_ended(
     for note in sorted(notes, key=lambda note: (note.at, note.seq)):
         if len(taken) >= limit:
             break
-        subject = stream_of(note.log_id).names.reports + token(note.run_id)
+        names, run = stream_of(note.log_id).names, token(note.run_id)
+        subject = names.reports + run
         if not _take(store, subject, holder, now_ms):
             continue
-        ends = stream_of(note.log_id).names.ends + token(note.run_id)
-        if store.last(store.names.events_stream, ends) is None:
+        if store.last(store.names.events_stream, names.ends + run) is None:
             # Somebody has reported it since the notes were read.
             store.purge(store.names.values_stream, subject)
             continue
