@@ -62,7 +62,7 @@ $(VENV)/installed-servers: tests/servers.txt $(VENV)/installed-test
 	@touch $@
 
 # What the tests start beside the bridge, as Debian has it; elsewhere install it as your system does.
-SERVERS := chromium:chromium redis-server:redis-server haproxy:haproxy nft:nftables
+SERVERS := chromium:chromium redis-server:redis-server haproxy:haproxy nginx:nginx nft:nftables
 
 servers: $(VENV)/installed-servers
 	@for pair in $(SERVERS); do \

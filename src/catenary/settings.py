@@ -58,6 +58,10 @@ class Settings(BaseSettings):
     """The address to listen on."""
     port: Annotated[int, Field(ge=0, le=65535)] = 8000
     """The port to listen on; 0 takes any that is free."""
+    workers: Annotated[int, Field(ge=1, le=1024)] = 1
+    """How many processes serve the port; more than 1 need a log that can be shared."""
+    worker_ports: Annotated[int, Field(ge=1, le=65535)] | None = None
+    """With several workers, worker 1 listens on this port too, worker 2 on the next: for its metrics."""
     app: str | None = None
     """Where the bridge is made, as module:name; without it a plain one is served."""
     dev: bool = False
@@ -260,6 +264,10 @@ def _check(settings: Settings) -> None:
             f"--dev is for this machine only, and --host {settings.host} is reachable from others: "
             "leave --host out, or give a key (CATENARY_JWT_SECRET) and leave --dev out"
         )
+    if settings.worker_ports is not None and settings.workers == 1:
+        raise ConfigError(
+            f"{env_name('worker_ports')} is for several workers: give {env_name('workers')} too"
+        )
 
 
 def secured(settings: Settings) -> Settings:
@@ -327,6 +335,21 @@ def check_durability(settings: Settings, log: EventLog) -> None:
             f"{env_name('durability')} asks for {wanted}, and {log.shown_url.partition('?')[0]} gives "
             f"{log.durability}: choose another log, such as sqlite:///events.db (power), or ask "
             "for less"
+        )
+
+
+def check_workers(settings: Settings, log: EventLog) -> None:
+    """
+    Refuse a log that several workers cannot share.
+
+    Raises:
+        ConfigError: If so, with what to do.
+    """
+    if settings.workers > 1 and not log.is_shared:
+        raise ConfigError(
+            f"{settings.workers} workers need an event log that they share, and "
+            f"{log.shown_url.partition('?')[0]} belongs to one process: give {env_name('log')} a "
+            "Redis, such as redis://localhost:6379/0, or leave --workers out"
         )
 
 

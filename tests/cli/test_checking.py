@@ -61,6 +61,7 @@ def test_doctor_finds_nothing_wrong_where_nothing_is(catenary: CommandLine, tmp_
         (("--dev", "--log", "sqlite:////nowhere/at/all/events.db"), "Check the address"),
         (("--dev", "--log", "mysql://x"), "names no event log"),
         (("--dev", "--durability", "power"), "asks for power"),
+        (("--dev", "--workers", "4"), "4 workers need an event log that they share"),
         (("--dev", "--heartbeat-interval", "never"), "CATENARY_HEARTBEAT_INTERVAL"),
     ],
 )

@@ -49,6 +49,10 @@ def make_nothing():
         (("--dev", "--log", "mysql://x"), "names no event log"),
         (("--dev", "--log", "memory://", "--durability", "power"), "asks for power"),
         (("--jwt-secret", "short"), "openssl rand -hex 32"),
+        (("--dev", "--workers", "0"), "CATENARY_WORKERS (or --workers)"),
+        (("--dev", "--workers", "2"), "memory:// belongs to one process"),
+        (("--dev", "--workers", "2", "--log", "sqlite:///x.db"), "sqlite:///x.db belongs to one"),
+        (("--dev", "--worker-ports", "9100"), "for several workers: give CATENARY_WORKERS too"),
         (("--dev", "--app", "nowhere:make"), "no module 'nowhere'"),
         (("--dev", "--app", "shop"), "module:name"),
         (

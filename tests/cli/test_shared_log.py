@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
 from tests.cli.conftest import CommandLine
 from tests.nats_server import nats_url_of_its_own
-from tests.redis_server import shared_server, url_of_its_own
+from tests.redis_server import RedisServer, shared_server, url_of_its_own
 
 
 def test_doctor_says_which_durability_is_in_force(catenary: CommandLine) -> None:
@@ -51,6 +52,33 @@ def test_the_log_is_opened_where_no_server_runs(
     after = catenary("emit", "user_123", "app.paid", *local).out.strip()
     assert after.endswith(":2")
     assert after.partition(":")[0] != place.partition(":")[0]
+
+
+def test_logs_are_moved_to_several_servers(catenary: CommandLine, tmp_path: Path) -> None:
+    """Events of users on either are there afterwards, and the old URL is refused."""
+    source = url_of_its_own()
+    users = ("user_0", "user_123")
+    for user in users:
+        catenary("emit", user, "app.paid", "--log", source, "--port", "1")
+    with RedisServer(tmp_path) as other:
+        host = f"127.0.0.1:{other.port}"
+        target = source.replace("/0?", f",{host}/0?") + "&shards=1"
+        assert "keys are on other servers now" in catenary("log", "move", source, target).out
+        for user in users:
+            tail = catenary("tail", user, "--no-follow", "--log", target, "--port", "1")
+            assert "app.paid" in tail.out
+        with other.client() as client:
+            assert client.dbsize() > 1
+        said = catenary("emit", "user_0", "app.paid", "--log", source, "--port", "1")
+        assert "is shard 1 of 2" in said.err
+
+
+@pytest.mark.parametrize("other", ["sqlite:///events.db", "memory://"])
+def test_only_logs_in_redis_are_moved(catenary: CommandLine, other: str) -> None:
+    """Others are files, which are copied, or nothing that lasts."""
+    said = catenary("log", "move", other, "redis://127.0.0.1:1/0")
+    assert said.status == 2
+    assert "only logs in Redis can be moved" in said.err
 
 
 @pytest.mark.parametrize("url", ["redis://:hidden@127.0.0.1:1/0", "nats://u:hidden@127.0.0.1:1"])

@@ -71,9 +71,14 @@ def test_every_name_of_the_modules_beside_it_exists() -> None:
     assert len(rows) >= 8
     for modules, names in rows:
         found: set[str] = set()
-        for module in re.findall(r"`([\w.]+)`", modules):
-            loaded = importlib.import_module(module)
-            found.update([*dir(loaded), *getattr(loaded, "__all__", ())])
+        try:
+            for module in re.findall(r"`([\w.]+)`", modules):
+                loaded = importlib.import_module(module)
+                found.update([*dir(loaded), *getattr(loaded, "__all__", ())])
+        except ModuleNotFoundError as error:
+            # A framework that is not in every environment; the module itself must be there.
+            assert not str(error.name).startswith("catenary")
+            continue
         assert set(re.findall(r"`(\w+)`", names)) <= found, modules
 
 

@@ -36,7 +36,7 @@ def make_bridge(log: str, run_drain_timeout: float) -> WebSocketBridgeFactory:
     async def note(run: Run, marker: str, position: object) -> None:
         journal.note(run.emitter.user_id, position, marker)
 
-    async def work(run: Run) -> None:
+    async def work(run: Run, pace: float) -> None:
         number = 0
         while True:
             number += 1
@@ -48,10 +48,11 @@ def make_bridge(log: str, run_drain_timeout: float) -> WebSocketBridgeFactory:
             # Several are on their way at a time, as they are from a model.
             if number % 3 == 0:
                 await note(run, marker, await receipt)
-            await asyncio.sleep(PACE)
+            await asyncio.sleep(pace)
 
     @factory.on_message("work")
     async def start(message: Message, emitter: UserWebSocketEmitter) -> dict[str, str]:
-        return {"run_id": emitter.start_run(work, agent_name="worker").run_id}
+        pace = (message.data or {}).get("pace", PACE)
+        return {"run_id": emitter.start_run(work, pace, agent_name="worker").run_id}
 
     return factory

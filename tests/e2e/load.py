@@ -15,7 +15,7 @@ from catenary.events import RUN_ENDS, EventType, WebSocketEvent
 from catenary.position import Position
 from catenary.validate.checker import OrderingChecker
 
-from .server import Server, token_of
+from .server import token_of
 
 AWAY = (httpx.TransportError, httpx.TimeoutException)
 POLL = 0.02
@@ -27,18 +27,34 @@ class Api(Protocol):
     def api(self) -> httpx.AsyncClient: ...
 
 
+class Front(Protocol):
+    """What clients connect to: a server, or what stands before several."""
+
+    @property
+    def websocket(self) -> str: ...
+
+
 class Producer:
     """
     One run over HTTP: batches with idempotency keys, sent again until they are answered.
 
     One in five batches is given up after its first lost answer, so that there
-    are events of which nobody knows whether they are in the log.
+    are events of which nobody knows whether they are in the log. ``pace`` is
+    the longest pause between two batches.
     """
 
     def __init__(
-        self, server: Api, user_id: str, run_id: str, checker: OrderingChecker, seed: str
+        self,
+        server: Api,
+        user_id: str,
+        run_id: str,
+        checker: OrderingChecker,
+        seed: str,
+        *,
+        pace: float = 0.02,
     ) -> None:
         self._server = server
+        self._pace = pace
         self._path = f"/api/users/{user_id}/events"
         self._user_id = user_id
         self._run_id = run_id
@@ -61,7 +77,7 @@ class Producer:
                 ]
                 gives_up = self._random.random() < 0.2
                 await self._send(http, list(map(self._event, markers)), markers, gives_up=gives_up)
-                await asyncio.sleep(self._random.uniform(0, 0.02))
+                await asyncio.sleep(self._random.uniform(0, self._pace))
             end = {"type": "agent_completed", "data": {}}
             await self._send(http, [end], [None], gives_up=False)
 
@@ -105,7 +121,14 @@ class Reader:
     """One client of a user, which comes back whatever happens, and what it saw of runs."""
 
     def __init__(
-        self, server: Server, user_id: str, name: str, checker: OrderingChecker, seed: str
+        self,
+        server: Front,
+        user_id: str,
+        name: str,
+        checker: OrderingChecker,
+        seed: str,
+        *,
+        cap: float = 0.5,
     ) -> None:
         self.user_id = user_id
         self.name = name
@@ -118,7 +141,7 @@ class Reader:
             server.websocket,
             token=lambda: token_of(user_id),
             on_gap=self._told,
-            backoff=Backoff(cap=0.5, random=random.Random(seed)),
+            backoff=Backoff(cap=cap, random=random.Random(seed)),
         )
 
     def _told(self, gap: Gap) -> None:
@@ -142,10 +165,10 @@ class Reader:
             ends = self.ends.setdefault(run_id, [])
             ends.append(str(event.data.get("code", event.type)))
 
-    async def start_work(self) -> str | None:
+    async def start_work(self, **data: Any) -> str | None:
         """Let the server start an agent; None if the server died while it did."""
         try:
-            reply = await self.client.send("work", {}, thread_id="t1", timeout=20)
+            reply = await self.client.send("work", data, thread_id="t1", timeout=20)
         except CommandFailed as error:
             assert error.code == "interrupted", error
             return None

@@ -19,7 +19,7 @@ from catenary.auth import sign_token
 SECRET = "a secret for tests, long enough for HS256"
 API_KEY = "an-api-key-for-tests"
 KEYS = {"CATENARY_JWT_SECRET": SECRET, "CATENARY_API_KEY": API_KEY}
-START_TIMEOUT = 15.0
+START_TIMEOUT = 40.0
 REPOSITORY = Path(__file__).parents[2]
 
 
@@ -37,6 +37,8 @@ class Server:
         self._process: Process | None = None
         self.port = 0
         self.kills = 0
+        self.said = ""
+        """The first line that it wrote to standard output."""
 
     async def start(self) -> None:
         """Start it, and wait until it says that it listens."""
@@ -48,9 +50,9 @@ class Server:
             )
         assert self._process.stdout is not None
         async with asyncio.timeout(START_TIMEOUT):
-            line = (await self._process.stdout.readline()).decode()
-        found = re.search(r"http://[^\s:]+:(\d+)", line)
-        assert found, f"it said {line!r}: {self.errors()}"
+            self.said = (await self._process.stdout.readline()).decode()
+        found = re.search(r"http://[^\s:]+:(\d+)", self.said)
+        assert found, f"it said {self.said!r}: {self.errors()}"
         self.port = int(found[1])
 
     async def kill(self) -> None:
@@ -66,6 +68,12 @@ class Server:
         """Ask it to end in order, and do not wait."""
         assert self._process is not None
         self._process.send_signal(signal.SIGTERM)
+
+    @property
+    def pid(self) -> int:
+        """The id of its process, while it runs."""
+        assert self._process is not None
+        return self._process.pid
 
     async def ended(self) -> int:
         """Wait for its end; return its exit status."""

@@ -122,9 +122,10 @@ async def emit_until_full(running: Bridge) -> list[Receipt]:
         try:
             receipts.append(emitter.custom("app.note", {"n": len(receipts), "pad": PAD}))
         except LogFull as full:
-            say(f"{len(receipts)} accepted, then: {full}")
-            assert full.cause is not None
-            return receipts
+            # Without a cause the store is only slower than this loop.
+            if full.cause is not None:
+                say(f"{len(receipts)} accepted, then: {full}")
+                return receipts
         await asyncio.sleep(0.0005)
     pytest.fail("the disk was never full")
 

@@ -50,7 +50,7 @@ def test_buckets_never_change() -> None:
 
 
 def test_addresses_say_all_and_hide_the_password() -> None:
-    """Single, Sentinel and cluster; what is shown has no password."""
+    """Single, Sentinel, cluster and shards; what is shown has no password."""
     one = parse("rediss://us%40er:p%3Ass@host:7000/3?durability=power&wait=2&trust_restart=1")
     assert (one.hosts, one.db, one.username, one.password) == (
         (("host", 7000),),
@@ -69,6 +69,12 @@ def test_addresses_say_all_and_hide_the_password() -> None:
     assert (watched.username, watched.password, watched.sentinel_password) == (None, "pw", "x")
     assert watched.key_prefix == "shop"
     assert parse("redis://a,b:1?cluster=1").topology is Topology.CLUSTER
+    shards = parse("redis://a,b:1/2?shards=1")
+    assert (shards.topology, shards.hosts, shards.db) == (
+        Topology.SHARDS,
+        (("a", 6379), ("b", 1)),
+        2,
+    )
 
 
 def _numbered(texts: list[str]) -> list[Record]:

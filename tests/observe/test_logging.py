@@ -75,6 +75,14 @@ def test_the_console_has_them_behind_the_message() -> None:
     assert line.endswith("WARNING  catenary.test  closed  user_id=user_123  run_id=r1")
 
 
+def test_one_of_several_processes_says_which() -> None:
+    """As a worker does; the only one of a program says nothing."""
+    made = record("closed", user_id="user_123")
+    made.processName = "worker-2"
+    assert ConsoleFormatter().format(made).endswith("user_id=user_123  process=worker-2")
+    assert json.loads(JsonFormatter().format(made))["process"] == "worker-2"
+
+
 @pytest.mark.parametrize("formatter", [JsonFormatter(), ConsoleFormatter()])
 def test_exceptions_are_shown_without_tokens(formatter: logging.Formatter) -> None:
     """The trace is there; what it quotes is blanked."""

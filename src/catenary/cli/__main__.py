@@ -2,4 +2,6 @@
 
 from catenary.cli import main
 
-main()
+# Workers are spawned, and import this module under another name.
+if __name__ == "__main__":
+    main()

@@ -17,7 +17,14 @@ from catenary.errors import CatenaryError, ConfigError, LogUnavailable
 from catenary.eventlog.opening import open_log
 from catenary.eventlog.urls import without_secrets
 from catenary.serving.server import listen, raise_open_files_limit
-from catenary.settings import Settings, check_durability, required_durability, secured, verifier
+from catenary.settings import (
+    Settings,
+    check_durability,
+    check_workers,
+    required_durability,
+    secured,
+    verifier,
+)
 
 OPEN_FILES_WANTED = 4096
 EARLIEST = dt.datetime(2025, 1, 1, tzinfo=dt.UTC)
@@ -81,6 +88,7 @@ async def check_log(settings: Settings) -> Finding:
         # Reading a new log's head makes its first term: one commit.
         await log.put("doctor", b"", ttl=1.0)
         check_durability(settings, log)
+        check_workers(settings, log)
     except CatenaryError as error:
         return Finding(Grade.WRONG, "event log", str(error))
     finally:

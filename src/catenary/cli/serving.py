@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import logging.config
 import os
+import socket
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Annotated, Any
 from urllib.parse import quote
@@ -16,12 +19,22 @@ from catenary.cli.desk import signed_token
 from catenary.cli.loading import bridge_of
 from catenary.cli.options import SERVER_SETTINGS, takes_settings
 from catenary.cli.teaching import command
-from catenary.eventlog.base import EventLog
+from catenary.eventlog.opening import open_log
 from catenary.observe.logging import log_config
 from catenary.serving.asgi import BridgeApp
 from catenary.serving.development import TOKEN_SECONDS, development_routes
-from catenary.serving.server import run
-from catenary.settings import Settings, check_durability, load, revealed, secured, verifier
+from catenary.serving.server import listen, run, url_of
+from catenary.serving.worker import work
+from catenary.serving.workers import Workers
+from catenary.settings import (
+    Settings,
+    check_durability,
+    check_workers,
+    load,
+    revealed,
+    secured,
+    verifier,
+)
 
 commands = typer.Typer()
 EXAMPLE_USER = "user_123"
@@ -32,6 +45,7 @@ EXAMPLE_USER = "user_123"
     "catenary serve --dev",
     "CATENARY_JWT_SECRET=$(openssl rand -hex 32) catenary serve --log sqlite:///events.db",
     "catenary serve --app shop.agents:make_bridge --host 0.0.0.0 --port 80",
+    "catenary serve --log redis://localhost:6379/0 --workers 4",
 )
 @takes_settings(*SERVER_SETTINGS)
 def serve(options: dict[str, Any]) -> None:
@@ -40,15 +54,33 @@ def serve(options: dict[str, Any]) -> None:
 
     --app names a WebSocketBridgeFactory, or a function that makes one; the function gets those of
     log=, limits=, run_drain_timeout=, data_limit_bytes= and monitoring= that it takes. Without --app
-    a plain bridge is served: publish through /api, or `catenary emit`.
+    a plain bridge is served: publish through /api, or `catenary emit`. --workers serves the port with
+    several processes, over a log that they share.
     """
     settings = secured(load(options))
     set_up_logging(settings)
+    if settings.workers > 1:
+        _serve_with_workers(settings, options)
+        return
+    app = app_of(settings, options)
+    run(
+        settings, app, on_started=lambda url: _tell_started(settings, url, app.factory.log.survives)
+    )
+
+
+def app_of(settings: Settings, options: dict[str, Any]) -> BridgeApp:
+    """
+    Return the application that the settings describe.
+
+    Raises:
+        ConfigError: If its bridge cannot be made, or has a log that does not fit.
+    """
     factory = bridge_of(settings, options)
     check_durability(settings, factory.log)
+    check_workers(settings, factory.log)
     secret, api_key = revealed(settings.jwt_secret), revealed(settings.api_key)
     routes = development_routes(secret=secret, api_key=api_key) if settings.dev else []
-    app = BridgeApp(
+    return BridgeApp(
         factory,
         verifier=verifier(settings),
         allowed_origins=settings.allowed_origins,
@@ -60,7 +92,31 @@ def serve(options: dict[str, Any]) -> None:
         wires=settings.wires,
         on_abort=settings.on_abort,
     )
-    run(settings, app, on_started=lambda url: _tell_started(settings, url, factory.log))
+
+
+def _serve_with_workers(settings: Settings, options: dict[str, Any]) -> None:
+    if settings.app is None:
+        # An application may have a log of its own, which only the workers get to know.
+        check_workers(settings, open_log(settings.log))
+    shared = listen(settings.host, settings.port)
+    own: list[list[socket.socket]] = [[] for _ in range(settings.workers)]
+    if settings.worker_ports is not None:
+        own = [
+            [listen(settings.host, settings.worker_ports + number)]
+            for number in range(settings.workers)
+        ]
+    Workers(
+        functools.partial(_work, settings, options),
+        [[shared, *listeners] for listeners in own],
+        on_started=lambda survives: _tell_started(settings, url_of(shared), survives),
+    ).run()
+
+
+def _work(
+    settings: Settings, options: dict[str, Any], link: Connection, listeners: list[socket.socket]
+) -> None:
+    set_up_logging(settings)
+    work(lambda: app_of(settings, options), link, listeners)
 
 
 def set_up_logging(settings: Settings) -> None:
@@ -72,11 +128,12 @@ def set_up_logging(settings: Settings) -> None:
     logging.config.dictConfig(config)
 
 
-def _tell_started(settings: Settings, url: str, log: EventLog) -> None:
+def _tell_started(settings: Settings, url: str, survives: str) -> None:
     console = Console(highlight=False, soft_wrap=True)
     websocket = f"ws{url.removeprefix('http')}/ws"
-    console.print(f"Catenary listens on [bold]{url}[/bold] (WebSocket: {websocket})")
-    console.print(f"An acknowledged event survives {log.survives}.")
+    workers = f" with {settings.workers} workers" if settings.workers > 1 else ""
+    console.print(f"Catenary listens on [bold]{url}[/bold] (WebSocket: {websocket}){workers}")
+    console.print(f"An acknowledged event survives {survives}.")
     if settings.dev:
         _tell_development(console, settings, url)
 

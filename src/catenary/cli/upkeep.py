@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from catenary.cli.teaching import command
-from catenary.eventlog.opening import open_log
+from catenary.eventlog.opening import move_logs, open_log
 
 commands = typer.Typer(help="Look after an event log.", no_args_is_help=True)
 
@@ -31,6 +31,24 @@ def new_term(
     """
     count = asyncio.run(_begin(url, user))
     print(f"{count} {'log has' if count == 1 else 'logs have'} a new term.")
+
+
+@command(
+    commands,
+    "catenary log move redis://one:6379/0 'redis://one:6379,another:6379/0?shards=1'",
+    name="move",
+)
+def move(
+    source: Annotated[str, typer.Argument(help="Where the logs are, such as redis://one:6379/0.")],
+    target: Annotated[str, typer.Argument(help="Where they are to be.")],
+) -> None:
+    """
+    Move logs to other servers of Redis: to several, to one more, to a cluster. Stop every node first.
+
+    Until it is done no node can open either. If it fails, call it again with the same URLs.
+    Readers are told by a gap that numbering began anew; no event is lost.
+    """
+    print(f"{move_logs(source, target)} keys are on other servers now.")
 
 
 async def _begin(url: str, user: str | None) -> int:

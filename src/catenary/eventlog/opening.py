@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import threading
 import weakref
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
@@ -81,15 +83,37 @@ def _sqlite(url: str, parts: SplitResult, options: dict[str, Any]) -> EventLog:
         return _shared(key, options) or _share(key, SqliteLog(path, url=url, **options), options)
 
 
+def move_logs(source: str, target: str) -> int:
+    """
+    Move all logs from the servers of one URL to those of another; return how many keys moved.
+
+    Raises:
+        ConfigError: If one of them is no Redis log, or a process has it open.
+        LogUnavailable: If a server does not answer; call it again with the same URLs.
+    """
+    if any(urlsplit(url).scheme not in ("redis", "rediss") for url in (source, target)):
+        raise ConfigError("only logs in Redis can be moved: name two redis:// URLs")
+    with _needing_redis():
+        from catenary.eventlog.redis.address import parse  # noqa: PLC0415 - an extra brings it
+        from catenary.eventlog.redis.moving import move  # noqa: PLC0415
+    return move(parse(source), parse(target))
+
+
 def _redis(url: str, options: dict[str, Any]) -> EventLog:
-    try:
+    with _needing_redis():
         from catenary.eventlog.redis.log import RedisLog  # noqa: PLC0415 - an extra brings it
+    with _lock:
+        return _shared(url, options) or _share(url, RedisLog(url, **options), options)
+
+
+@contextmanager
+def _needing_redis() -> Iterator[None]:
+    try:
+        yield
     except ModuleNotFoundError as missing:
         raise ConfigError(
             f"a Redis log needs the package {missing.name}: pip install 'catenary[redis]'"
         ) from missing
-    with _lock:
-        return _shared(url, options) or _share(url, RedisLog(url, **options), options)
 
 
 def _nats(url: str, options: dict[str, Any]) -> EventLog:

@@ -116,7 +116,7 @@ class _Telling:
         self._agents: dict[str, str] = {}
         self._parents: dict[str, str | None] = {}
 
-    async def take(self, message: object) -> None:
+    async def take(self, message: Any) -> None:
         if isinstance(message, StreamEvent):
             await self._piece(message.parent_tool_use_id, message.event)
         elif isinstance(message, AssistantMessage):

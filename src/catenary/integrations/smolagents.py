@@ -106,7 +106,7 @@ class _Telling:
         self._open: list[str] = []
         self._last: object = None
 
-    async def take(self, step: object) -> None:
+    async def take(self, step: Any) -> None:
         if isinstance(step, ChatMessageStreamDelta):
             self._begin_message()
             await self._delta(step)

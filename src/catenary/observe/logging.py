@@ -116,7 +116,11 @@ def log_config(
 
 
 def _ids(record: logging.LogRecord) -> dict[str, str]:
-    return {name: str(value) for name in IDS if (value := getattr(record, name, None)) is not None}
+    ids = {name: str(value) for name in IDS if (value := getattr(record, name, None)) is not None}
+    if record.processName not in {None, "MainProcess"}:
+        # One of several, such as a worker.
+        ids["process"] = str(record.processName)
+    return ids
 
 
 def _exception(formatter: logging.Formatter, record: logging.LogRecord) -> str:

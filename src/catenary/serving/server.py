@@ -48,8 +48,9 @@ class BridgeServer(uvicorn.Server):
         on_started: Callable[[str], None] | None = None,
     ) -> None:
         super().__init__(config)
-        self._factory = factory
+        self.factory = factory
         self._on_started = on_started
+        self._is_signalled = False
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Listen, and say where."""
@@ -59,16 +60,16 @@ class BridgeServer(uvicorn.Server):
 
     async def on_tick(self, counter: int) -> bool:
         """End also when the bridge never will be able to serve."""
-        return await super().on_tick(counter) or self._factory.failure is not None
+        return await super().on_tick(counter) or self.factory.failure is not None
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Drain while the listener is open, then close everything."""
-        if self._factory.failure is None:
+        if self.factory.failure is None:
             await self._drain()
         await super().shutdown(sockets)
 
     async def _drain(self) -> None:
-        draining = asyncio.create_task(self._factory.drain(), name="catenary drain")
+        draining = asyncio.create_task(self.factory.drain(), name="catenary drain")
         while not draining.done():
             # Turning, so that a second signal is seen: its handler cannot wake the loop.
             await asyncio.wait([draining], timeout=POLL_SECONDS)
@@ -77,10 +78,10 @@ class BridgeServer(uvicorn.Server):
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Take a signal: the first asks for an end in order, the second is one."""
-        if self.should_exit:
+        if self._is_signalled:
             # What is in the log stays; the next start closes the runs that this one leaves open.
             os._exit(128 + sig)
-        self.should_exit = True
+        self._is_signalled = self.should_exit = True
 
     @contextmanager
     def capture_signals(self) -> Generator[None, None, None]:
@@ -114,10 +115,19 @@ def run(
         ConfigError: If the address cannot be listened on, or the bridge cannot be started.
     """
     listener = listen(settings.host, settings.port)
+    serve_on([listener], BridgeServer(config_for(app), app.factory, on_started=on_started))
+
+
+def serve_on(listeners: list[socket.socket], server: BridgeServer) -> None:
+    """
+    Let a server serve listening sockets until it is told to leave.
+
+    Raises:
+        ConfigError: If the bridge cannot be started.
+    """
     raise_open_files_limit()
-    server = BridgeServer(config_for(app), app.factory, on_started=on_started)
-    server.run(sockets=[listener])
-    failure = app.factory.failure
+    server.run(sockets=listeners)
+    failure = server.factory.failure
     if failure is not None:
         raise ConfigError(f"the bridge cannot start: {failure}") from failure
 

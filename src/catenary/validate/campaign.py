@@ -157,7 +157,7 @@ def missing_here(row: Row, bridge: Bridge) -> list[Need]:
             met.add(Need.NATS)
         if LoadBalancer.is_installed():
             met.add(Need.LOAD_BALANCER)
-    return [need for need in row.needs if need not in met]
+    return [need for need in Need if need in row.needs and need not in met]
 
 
 def _left_out(row: Row, why: str) -> Outcome:

@@ -16,7 +16,7 @@ _PORT = 6379
 _SENTINEL_PORT = 26379
 _FORMS = (
     "redis://host:6379/0, redis://sentinel1,sentinel2/0?sentinel=mymaster, "
-    "redis://node1,node2?cluster=1; rediss:// for TLS"
+    "redis://node1,node2?cluster=1, redis://one,another/0?shards=1; rediss:// for TLS"
 )
 
 
@@ -26,6 +26,7 @@ class Topology(enum.Enum):
     SINGLE = "single"
     SENTINEL = "sentinel"
     CLUSTER = "cluster"
+    SHARDS = "shards"
 
 
 class Address(msgspec.Struct, frozen=True, kw_only=True):
@@ -33,7 +34,8 @@ class Address(msgspec.Struct, frozen=True, kw_only=True):
     The servers of a log and what is asked of them.
 
     Attributes:
-        hosts: The server; of Sentinel its sentinels, of a cluster some of its nodes.
+        hosts: The server; of Sentinel its sentinels, of a cluster some of its nodes, of shards
+            all of them in their order.
         wait: How many replicas must have an append before it is acknowledged.
         trust_restart: Whether data that were written on another process count as
             whole: for AOF ``always`` on one primary.
@@ -73,9 +75,8 @@ def parse(url: str) -> Address:
     given = dict(parse_qsl(parts.query, keep_blank_values=True))
     login, _, servers = parts.netloc.rpartition("@")
     topology = _topology(given)
-    default = _SENTINEL_PORT if topology is Topology.SENTINEL else _PORT
     address = Address(
-        hosts=tuple(_host(server, default) for server in servers.split(",")),
+        hosts=_hosts(servers, topology),
         topology=topology,
         master=given.pop("sentinel", ""),
         db=_db(parts.path, topology),
@@ -92,7 +93,7 @@ def parse(url: str) -> Address:
     if given:
         raise ConfigError(
             f"{address.shown}: unknown {', '.join(given)}; a Redis log has durability=, wait=, "
-            "trust_restart=, key_prefix=, sentinel=, cluster= and ssl_…="
+            "trust_restart=, key_prefix=, sentinel=, cluster=, shards= and ssl_…="
         )
     return address
 
@@ -101,12 +102,28 @@ _TLS = ("ssl_ca_certs", "ssl_certfile", "ssl_keyfile", "ssl_cert_reqs")
 
 
 def _topology(given: dict[str, str]) -> Topology:
-    is_cluster = _switch("cluster", given.pop("cluster", "0"))
+    asked = [
+        topology
+        for topology in (Topology.CLUSTER, Topology.SHARDS)
+        if _switch(topology.value, given.pop(topology.value, "0"))
+    ]
     if "sentinel" in given:
-        if is_cluster or not given["sentinel"]:
+        if asked or not given["sentinel"]:
             raise ConfigError("sentinel= names the monitored master, and excludes cluster=1")
         return Topology.SENTINEL
-    return Topology.CLUSTER if is_cluster else Topology.SINGLE
+    if len(asked) > 1:
+        raise ConfigError("cluster=1 and shards=1 exclude each other")
+    return asked[0] if asked else Topology.SINGLE
+
+
+def _hosts(servers: str, topology: Topology) -> tuple[tuple[str, int], ...]:
+    default = _SENTINEL_PORT if topology is Topology.SENTINEL else _PORT
+    hosts = tuple(_host(server, default) for server in servers.split(","))
+    if topology is Topology.SINGLE and len(hosts) > 1:
+        raise ConfigError(f"several servers need cluster=1, shards=1 or sentinel=: {_FORMS}")
+    if len(set(hosts)) < len(hosts):
+        raise ConfigError("a server is named twice")
+    return hosts
 
 
 def _host(server: str, default: int) -> tuple[str, int]:

@@ -8,7 +8,7 @@ from redis.exceptions import RedisError
 
 from catenary.errors import ConfigError
 from catenary.eventlog.model import Durability
-from catenary.eventlog.redis.address import Address, Topology
+from catenary.eventlog.redis.address import Address
 from catenary.eventlog.redis.errors import errors_of
 from catenary.eventlog.redis.link import Link
 from catenary.eventlog.redis.store import Store
@@ -31,7 +31,7 @@ def in_force(store: Store, address: Address, required: Durability | None) -> InF
         ConfigError: If it is less than the URL asks for or is required, or a server evicts keys.
     """
     links = store.links()
-    if address.topology is not Topology.CLUSTER:
+    if not store.servers.is_cluster:
         for link in links:
             if link.about.get("cluster_enabled") == "1":
                 raise ConfigError(f"{link.where} is a node of a cluster: add cluster=1 to the URL")

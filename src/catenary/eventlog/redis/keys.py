@@ -44,6 +44,8 @@ class Keys:
         """Sorted set: the processes that live, by when their lease ends."""
         self.duty = self.of_bucket(0, "duty")
         """Who looks after what is nobody's: one process at a time."""
+        self.mark = f"{prefix}:shard".encode()
+        """On each of several servers that share the buckets: which of how many it is."""
         self.nodes_channel = f"{prefix}:nodes".encode()
 
     def node_channel(self, holder: str) -> bytes:
@@ -71,6 +73,11 @@ class Keys:
     def of_run(self, bucket: int, run_id: str) -> bytes:
         """Return the key that says which logs of a bucket have a run of this id."""
         return f"{self._prefix}:{{{bucket}}}:run:{quote(run_id, safe='')}".encode()
+
+    @property
+    def every(self) -> str:
+        """The pattern that all keys match, but for the mark."""
+        return f"{self._prefix}:{{*}}:*"
 
     @property
     def every_meta(self) -> str:

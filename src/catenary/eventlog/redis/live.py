@@ -117,8 +117,8 @@ class Listener:
         """Return the channels that the ear of a server is to listen on."""
         with self._lock:
             wanted = dict(self._wanted)
-        if not (self.servers.is_cluster and is_sharded):
-            # Outside a cluster, and where publishing reaches every node, one ear hears all.
+        if not self.servers.is_spread or (self.servers.is_cluster and not is_sharded):
+            # One server, or a cluster in which publishing reaches every node: one ear hears all.
             return set(wanted) if server is None else set()
         first, *others = self.servers.all()
         with self._lock:

@@ -15,6 +15,7 @@ from catenary.eventlog.redis.address import Address, Topology
 from catenary.eventlog.redis.errors import errors_of
 from catenary.eventlog.redis.keys import BUCKETS
 from catenary.eventlog.redis.link import CONNECT_TIMEOUT, Call, Link, connection_to
+from catenary.eventlog.redis.placement import shard_of_each
 from catenary.eventlog.redis.scripts import Rules
 
 Server = tuple[str, int]
@@ -31,8 +32,13 @@ class Servers:
 
     @property
     def is_cluster(self) -> bool:
-        """Whether buckets lie on several servers."""
+        """Whether they are nodes of one cluster, which knows who has what."""
         return self._address.topology is Topology.CLUSTER
+
+    @property
+    def is_spread(self) -> bool:
+        """Whether buckets lie on several servers."""
+        return self._address.topology in (Topology.CLUSTER, Topology.SHARDS)
 
     def of(self, bucket: int) -> Server:
         """Return the server of a bucket. Raises ``LogUnavailable`` if nobody can tell."""
@@ -45,6 +51,11 @@ class Servers:
         if self.is_cluster:
             self._map = buckets_of_cluster(self._address, self._known)
             self._known = list({*self._address.hosts, *self._map.values()})
+        elif self.is_spread:
+            hosts = self._address.hosts
+            self._map = {
+                bucket: hosts[shard] for bucket, shard in enumerate(shard_of_each(len(hosts)))
+            }
         else:
             is_watched = self._address.topology is Topology.SENTINEL
             server = primary_of_sentinel(self._address) if is_watched else self._address.hosts[0]

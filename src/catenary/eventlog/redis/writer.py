@@ -17,6 +17,7 @@ from catenary.eventlog.redis.address import Address
 from catenary.eventlog.redis.appending import Appending, append_all
 from catenary.eventlog.redis.durability import InForce, in_force
 from catenary.eventlog.redis.keys import Keys
+from catenary.eventlog.redis.marks import check_marks
 from catenary.eventlog.redis.scripts import Rules
 from catenary.eventlog.redis.session import Session
 from catenary.eventlog.redis.store import Store
@@ -87,6 +88,7 @@ class RedisWriter(CommittingLog):
 
     def _open_store(self) -> None:
         self._note_servers(in_force(self._store, self.address, self.required))
+        check_marks(self._store, self.keys)
         probe = self.keys.of_log("\0probe")
         self._store.call(self.keys.bucket_of("\0probe"), "probe", probe[:5], probe.channel)
         self._renew()
