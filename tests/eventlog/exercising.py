@@ -33,6 +33,7 @@ async def exercise(log: SharedLog) -> None:
     assert len(await log.open_runs()) == 1
     assert await asyncio.to_thread(log.knows_run, log.stream(USER), "r2")
     log.nodes.arrived(USER)
+    log.nodes.refresh()
     await log.nodes.ask(b"?")
     await log.sweep()
     await log._close_lost_runs()

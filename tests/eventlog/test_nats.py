@@ -492,3 +492,34 @@ def test_a_message_is_stored_only_after_the_one_that_was_known() -> None:
     assert store.last(store.names.events_stream, log.names.of_log("x").events) is None
     assert store.publish(Post(subject, b"2", expected=first)) > first
     store.close()
+
+
+def test_sets_of_many_logs_are_stored_at_once() -> None:
+    """Each has its own number; where one is refused the others are stored all the same."""
+    log = NatsLog(nats_url_of_its_own())
+    store = store_of(log)
+    events = store.names.events_stream
+
+    def group(name: str, expected: int, size: int = 1) -> list[Post]:
+        names = log.names.of_log(name)
+        keys = [Post(f"{names.known}{n}", b"k", expected=0) for n in range(size)]
+        return [*keys, Post(names.events, name.encode(), expected=expected)]
+
+    groups = [
+        group("a", 0),
+        [Post(log.names.of_log("b").events, b"b", expected=0)],
+        group("c", 0, 5),
+    ]
+    for name, seq in zip("abc", store.publish_all(groups), strict=True):
+        found = store.last(events, log.names.of_log(name).events)
+        assert found is not None
+        assert (found.seq, found.payload) == (seq, name.encode())
+    known, refused, stored = store.publish_all([group("d", 0), group("a", 0), group("e", 0, 400)])
+    assert not isinstance(refused, int)
+    for name, seq in (("d", known), ("e", stored)):
+        found = store.last(events, log.names.of_log(name).events)
+        assert found is not None
+        assert found.seq == seq
+    many = [group(f"u{n}", 0, 300) for n in range(7)]
+    assert all(isinstance(seq, int) for seq in store.publish_all(many))
+    store.close()

@@ -117,12 +117,7 @@ def _needing_redis() -> Iterator[None]:
 
 
 def _nats(url: str, options: dict[str, Any]) -> EventLog:
-    try:
-        from catenary.eventlog.nats.log import NatsLog  # noqa: PLC0415 - an extra brings it
-    except ModuleNotFoundError as missing:
-        raise ConfigError(
-            f"a NATS log needs the package {missing.name}: pip install 'catenary[nats]'"
-        ) from missing
+    from catenary.eventlog.nats.log import NatsLog  # noqa: PLC0415 - loaded where it is used
     with _lock:
         return _shared(url, options) or _share(url, NatsLog(url, **options), options)
 

@@ -83,6 +83,10 @@ class SharedNodes(Nodes):
     def _tell(self, node: str, message: bytes) -> None:
         """Send a message to one process, later; called on any thread."""
 
+    @abc.abstractmethod
+    def refresh(self) -> None:
+        """Say again who is here, where that is due. Called often."""
+
     # Asking
 
     async def ask(self, question: bytes, *, timeout: float = 1.0) -> list[bytes]:

@@ -24,7 +24,7 @@ from catenary.eventlog.nats.changing import (
 from catenary.eventlog.nats.ends import RunChanges
 from catenary.eventlog.nats.errors import Conflict
 from catenary.eventlog.nats.names import token
-from catenary.eventlog.nats.posts import Post
+from catenary.eventlog.nats.posts import POSTS_LIMIT, Post
 from catenary.eventlog.nats.records import RunRecord, UsedKey
 from catenary.eventlog.nats.state import Batch, Known, State, Wrote
 from catenary.eventlog.nats.store import Store
@@ -36,12 +36,6 @@ from catenary.position import Position
 PIECE_BYTES = 4 * 1024 * 1024
 PIECE_EXTRAS = 400
 """So much of a batch is stored at once; a list that is whole is never cut."""
-
-POSTS_LIMIT = 990
-"""JetStream takes 1,000 messages at once."""
-
-TOGETHER = 40
-"""JetStream takes 50 sets of messages at a time, from all processes."""
 
 STATE_LIMIT_BYTES = 256 * 1024
 MESSAGE_RESERVE_BYTES = STATE_LIMIT_BYTES + 64 * 1024
@@ -274,13 +268,11 @@ def _append_some(store: Store, left: Sequence[Appending], producer: str, at: int
     states = [found.state for each in left if (found := each.stream.known) is not None]
     writing = Writing(current_life(store, states), store.address.trust_restart, at)
     sent: list[tuple[Appending, list[Post]]] = []
-    together = 0
     for appending in left:
         posts = appending.posts(writing, producer, store.link.max_payload)
-        together += len(posts) > 1
         if appending.closed:
             appending.take_out(appending.closed, _used_keys(store, appending))
-        elif posts and (len(posts) == 1 or together <= TOGETHER):
+        elif posts:
             sent.append((appending, posts))
     if not sent:
         return

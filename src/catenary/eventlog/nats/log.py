@@ -66,10 +66,10 @@ class NatsLog(DutifulLog):
         super().__init__(
             parse(url), url=url, retention=retention, clock=clock, lease=lease, **limits
         )
-        self.nodes: NatsNodes = NatsNodes(self)
+        self.nodes = self._nodes = NatsNodes(self)
 
     def _present_subjects(self) -> list[bytes]:
-        return self.nodes.subjects()
+        return self._nodes.subjects()
 
     # Reading
 

@@ -60,6 +60,9 @@ class NatsNodes(SharedNodes):
             else:
                 listener.leave(subject)
 
+    def refresh(self) -> None:
+        """Nothing is to be said again: who connects again listens again on every subject."""
+
     def subjects(self) -> list[bytes]:
         """Return the subjects of the users that are here."""
         with self._presence_lock:

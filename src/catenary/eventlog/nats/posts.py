@@ -12,6 +12,11 @@ from catenary.errors import RecordCorrupt
 from catenary.eventlog.nats.link import Request
 from catenary.eventlog.nats.protocol import Message, headers_of, publish
 
+POSTS_LIMIT = 990
+"""JetStream takes 1,000 messages as one set."""
+
+SET_BYTES = 4 * 1024 * 1024
+
 
 class Post(NamedTuple):
     """
@@ -53,6 +58,39 @@ def request_for(posts: Sequence[Post], name: str) -> Request:
         {"Nats-Batch-Id": name, "Nats-Batch-Sequence": len(posts), "Nats-Batch-Commit": 1}
     )
     return Request(last.subject.encode(), last.payload, headers, before=b"".join(words))
+
+
+def in_sets(groups: Sequence[Sequence[Post]]) -> list[list[int]]:
+    """Return which groups are stored as one set: those of one post stand alone."""
+    sets: list[list[int]] = []
+    joined: list[int] = []
+    count = size = 0
+    for place, posts in enumerate(groups):
+        if len(posts) == 1:
+            sets.append([place])
+            continue
+        bytes_more = sum(len(post.payload) for post in posts)
+        if joined and (count + len(posts) > POSTS_LIMIT or size + bytes_more > SET_BYTES):
+            sets.append(joined)
+            joined, count, size = [], 0, 0
+        joined.append(place)
+        count += len(posts)
+        size += bytes_more
+    if joined:
+        sets.append(joined)
+    return sets
+
+
+def numbers_in(
+    groups: Sequence[Sequence[Post]], places: Sequence[int], last: int
+) -> dict[int, int]:
+    """Return the number of the last message of each group of a set, by that of the set."""
+    found: dict[int, int] = {}
+    for place in reversed(places):
+        found[place] = last
+        # What is stored as one set has numbers without a hole.
+        last -= len(groups[place])
+    return found
 
 
 class Found(NamedTuple):

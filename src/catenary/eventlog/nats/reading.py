@@ -201,6 +201,7 @@ def _contiguous(
     rewritten meanwhile, a replica is behind, or the store has dropped it on its
     own account. In the last case the gap says how far.
     """
+    records: list[Record] = []
     for _ in range(_LOOKS):
         records = records_after(
             store, stream, last, start.seq, limit=limit, limit_bytes=limit_bytes

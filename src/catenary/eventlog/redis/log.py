@@ -67,7 +67,7 @@ class RedisLog(DutifulLog):
         super().__init__(
             parse(url), url=url, retention=retention, clock=clock, lease=lease, **limits
         )
-        self.nodes: RedisNodes = RedisNodes(self)
+        self.nodes = RedisNodes(self)
 
     # Reading
 
