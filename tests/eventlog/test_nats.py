@@ -13,14 +13,16 @@ import pytest
 
 from catenary.errors import ConfigError, LogUnavailable, RunClosed
 from catenary.eventlog.model import Durability, Retention
-from catenary.eventlog.nats import asking
+from catenary.eventlog.nats import asking, rewriting
 from catenary.eventlog.nats.link import Request
 from catenary.eventlog.nats.log import NatsLog
 from catenary.eventlog.nats.posts import Post
+from catenary.eventlog.nats.reading import read_last, records_between
 from catenary.eventlog.nats.store import Servers, Store
 from catenary.eventlog.nats.stream import NatsStream
 from catenary.eventlog.terms import Gap
 from catenary.position import Position
+from catenary.record import merge_adjacent
 from catenary.validate.chaos import CALM, ChaosProxy, Faults, Incident
 from tests.docs.pages import ROOT, blocks
 from tests.e2e.slow_proxy import SlowProxy
@@ -318,6 +320,31 @@ async def test_compaction_and_erasing_race_with_appends() -> None:
     await log.stop()
 
 
+@pytest.mark.parametrize("overtaker", ["an erasure", "a collection"])
+async def test_a_compaction_that_was_overtaken_is_in_vain(overtaker: str) -> None:
+    """Who wrote a rewriting and was slow to tell of it brings back nothing, and leaves nothing."""
+    log = NatsLog(nats_url_of_its_own())
+    words = "".join([f"w{n} " for n in range(50)])
+    await append(log, started(), *(delta(f"w{n} ") for n in range(50)), completed())
+    await append(log, event("kept", thread="t2"))
+    store, stream, now = store_of(log), log.stream(USER), log._now_ms()
+    last = read_last(store, stream, now)
+    slow = rewriting._Rewritten(store, stream, "slow", 0)
+    slow.write(merge_adjacent(records_between(store, stream, last, 0, last.state.head)))
+    if overtaker == "an erasure":
+        assert await log.erase(USER, "t1") > 0
+    else:
+        rewriting.collect(store, stream, now)
+    assert not rewriting._switch(store, stream, last.state, slow, "slow", now)
+    records = await all_records(log)
+    assert said(records) == ("" if overtaker == "an erasure" else words)
+    assert "kept" in numbers(records)
+    found = store.every(store.names.events_stream, stream.names.rewritten + "slow")
+    assert list(found) == []
+    store.close()
+    await log.stop()
+
+
 async def test_readers_need_no_consumer(own: NatsServer) -> None:
     """However many read, JetStream has no consumer of theirs."""
     with own:
@@ -522,4 +549,7 @@ def test_sets_of_many_logs_are_stored_at_once() -> None:
         assert found.seq == seq
     many = [group(f"u{n}", 0, 300) for n in range(7)]
     assert all(isinstance(seq, int) for seq in store.publish_all(many))
+    several = [group(f"v{n}", 0, 3) for n in range(200)]
+    answers = store.publish_all([*several, group("a", 0)])
+    assert [isinstance(seq, int) for seq in answers] == [*[True] * 200, False]
     store.close()

@@ -118,6 +118,7 @@ def _needing_redis() -> Iterator[None]:
 
 def _nats(url: str, options: dict[str, Any]) -> EventLog:
     from catenary.eventlog.nats.log import NatsLog  # noqa: PLC0415 - loaded where it is used
+
     with _lock:
         return _shared(url, options) or _share(url, NatsLog(url, **options), options)
 
