@@ -60,6 +60,26 @@ class Node:
         return found
 
 
+class Store:
+    """A Redis under measurement, and what it has used."""
+
+    def __init__(self, url: str, process: int) -> None:
+        self.url = url
+        self._process = process
+        self._client = Redis.from_url(url)
+
+    def cpu(self) -> float:
+        return cpu_of(self._process)
+
+    def memory_bytes(self) -> int:
+        return int(self._client.info("memory")["used_memory"])
+
+    def traffic_bytes(self) -> tuple[int, int]:
+        """Return what it has read and written over all connections."""
+        stats = self._client.info("stats")
+        return int(stats["total_net_input_bytes"]), int(stats["total_net_output_bytes"])
+
+
 @asynccontextmanager
 async def node(url: str) -> AsyncIterator[Node]:
     """Start a node."""
@@ -105,7 +125,7 @@ def own_cpu() -> float:
 class Bench:
     """Nodes, their Redis and their readers, at one rate after the other."""
 
-    def __init__(self, nodes: list[Node], load: Load, store: int, options: Namespace) -> None:
+    def __init__(self, nodes: list[Node], load: Load, store: Store, options: Namespace) -> None:
         self._nodes = nodes
         self._load = load
         self._store = store
@@ -122,7 +142,7 @@ class Bench:
         """Measure one rate, which is that of all nodes together."""
         load, seconds = self._load, self._options.seconds
         load.latencies.clear()
-        before, client = cpu_of(self._store), own_cpu()
+        before, traffic, client = self._store.cpu(), self._store.traffic_bytes(), own_cpu()
         events = load.events
         share = rate / len(self._nodes)
         found = await asyncio.gather(
@@ -131,8 +151,11 @@ class Bench:
                 for number, each in enumerate(self._nodes)
             )
         )
-        store = cpu_of(self._store) - before
+        store = self._store.cpu() - before
         await asyncio.sleep(SETTLE_SECONDS)
+        read, written = (
+            then - now for now, then in zip(traffic, self._store.traffic_bytes(), strict=True)
+        )
         total = {name: sum(each[name] for each in found) for name in found[0]}
         count = max(total["acknowledged"], 1)
         latencies = sorted(load.latencies) or [float("inf")]
@@ -145,6 +168,8 @@ class Bench:
             "emitted": total["emitted"],
             "node_us": round(total["cpu"] / count * 1e6, 1),
             "redis_us": round(store / count * 1e6, 1),
+            "redis_reads_bytes": round(read / total["emitted"]),
+            "redis_writes_bytes": round(written / total["emitted"]),
             "client_us": round((own_cpu() - client) / count * 1e6, 1),
             "p50_ms": round(latencies[len(latencies) // 2], 2),
             "p99_ms": round(latencies[len(latencies) * 99 // 100], 2),
@@ -156,34 +181,31 @@ def is_past(result: dict[str, Any]) -> bool:
     return bool(min(result["acknowledged"], result["delivered"]) < ENOUGH * result["asked"])
 
 
-def used_bytes(url: str) -> int:
-    """Return the memory that a Redis uses."""
-    with Redis.from_url(url) as client:
-        return int(client.info("memory")["used_memory"])
-
-
 async def quiet(options: Namespace) -> dict[str, Any]:
     """Say what connected users cost that get little: in Redis memory, and CPU while nothing comes."""
     async with AsyncExitStack() as stack:
         folder = stack.enter_context(tempfile.TemporaryDirectory())
-        url, store = stack.enter_context(redis(folder))
-        first = await stack.enter_async_context(node(url))
-        used = [used_bytes(url)]
+        store = Store(*stack.enter_context(redis(folder)))
+        first = await stack.enter_async_context(node(store.url))
+        used, empty = [store.memory_bytes()], await first.window([], 0, 0)
         await connect([first], options.users)
-        used.append(used_bytes(url))
+        used.append(store.memory_bytes())
         users = [f"user_{number}" for number in range(options.users)]
-        before = cpu_of(store)
+        before = store.cpu()
         idle = await first.window(users, 0, IDLE_SECONDS)
-        of_store = cpu_of(store) - before
+        of_store = store.cpu() - before
         for _ in range(2):
             emitted = await first.window(users, options.users / 2, 2 * EVENTS)
-            used.append(used_bytes(url))
+            used.append(store.memory_bytes())
         each = [(then - now) / options.users for now, then in itertools.pairwise(used)]
         user_seconds = options.users * IDLE_SECONDS
         return {
             "users": options.users,
             "node_us_a_user_and_second": round(idle["cpu"] / user_seconds * 1e6, 2),
             "redis_us_a_user_and_second": round(of_store / user_seconds * 1e6, 2),
+            "node_bytes_of_a_connection": round(
+                (idle["resident_bytes"] - empty["resident_bytes"]) / options.users
+            ),
             "bytes_of_a_connected_user": round(each[0]),
             "bytes_of_the_first_events": round(each[1]),
             "bytes_of_as_many_more": round(each[2]),
@@ -196,8 +218,10 @@ async def measure(count: int, options: Namespace) -> list[dict[str, Any]]:
     results = []
     async with AsyncExitStack() as stack:
         folder = stack.enter_context(tempfile.TemporaryDirectory())
-        url, store = stack.enter_context(redis(folder))
-        nodes = await asyncio.gather(*(stack.enter_async_context(node(url)) for _ in range(count)))
+        store = Store(*stack.enter_context(redis(folder)))
+        nodes = await asyncio.gather(
+            *(stack.enter_async_context(node(store.url)) for _ in range(count))
+        )
         bench = Bench(nodes, await connect(nodes, options.users), store, options)
         # What is done once, such as loading the scripts and each user's first term.
         await bench.at(RATES[0])
