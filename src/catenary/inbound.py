@@ -59,11 +59,17 @@ class _Registered(msgspec.Struct, frozen=True):
 
 
 class Source(msgspec.Struct, frozen=True, kw_only=True):
-    """Where a message came from."""
+    """
+    Where a message came from.
+
+    ``client_message_id`` is what the client calls the message, where that is
+    not the message's id.
+    """
 
     identity: Identity
     log_id: str
     connection_id: str | None = None
+    client_message_id: str | None = None
 
 
 class MessageHandlerService:
@@ -247,7 +253,7 @@ class MessageHandlerService:
     ) -> tuple[bytes, str]:
         emitter = self.emitter(source, message.thread_id)
         if message.type == EventType.USER_MESSAGE:
-            emitter.in_reply_to = await self._publish_question(emitter, message)
+            emitter.in_reply_to = await self._publish_question(emitter, source, message)
         taken = Message(
             id=str(message.id),
             type=message.type,
@@ -285,12 +291,14 @@ class MessageHandlerService:
             redactor=self.redactor,
         )
 
-    async def _publish_question(self, emitter: UserWebSocketEmitter, message: ClientMessage) -> str:
+    async def _publish_question(
+        self, emitter: UserWebSocketEmitter, source: Source, message: ClientMessage
+    ) -> str:
         """Show the message to every tab; return its ``message_id``."""
         asked = UserMessage(
             message_id=f"msg_{message.id}",
             content=_content_of(message),
-            client_message_id=str(message.id),
+            client_message_id=source.client_message_id or str(message.id),
         )
         try:
             await emitter.user_message(asked, idempotency_key=f"command:{message.id}")

@@ -91,7 +91,7 @@ class Settings(BaseSettings):
     # The event log
 
     log: Annotated[str, Field(repr=False)] = "memory://"
-    """The event log: memory://, sqlite:///events.db, redis://host:6379/0."""
+    """The event log: memory://, sqlite:///events.db, redis://host:6379/0, nats://host:4222."""
     durability: Literal["any", "process", "power"] = "any"
     """What an acknowledged event must survive; the server refuses to start on a log below it."""
 

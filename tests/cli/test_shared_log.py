@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from tests.cli.conftest import CommandLine
+from tests.nats_server import nats_url_of_its_own
 from tests.redis_server import RedisServer, shared_server, url_of_its_own
 
 
@@ -22,9 +24,24 @@ def test_doctor_says_which_durability_is_in_force(catenary: CommandLine) -> None
     assert "appendfsync always" in said.out
 
 
-def test_the_log_is_opened_where_no_server_runs(catenary: CommandLine) -> None:
+def test_doctor_says_what_holds_in_nats(catenary: CommandLine) -> None:
+    """JetStream's own settings decide; less than was asked for is wrong, and what to do is said."""
+    log = nats_url_of_its_own()
+    said = catenary("doctor", "--dev", "--log", log, "--port", "0")
+    assert said.status == 0, said.out
+    assert "durability in force: process (the end of JetStream; there is one copy" in said.out
+    said = catenary("doctor", "--dev", "--log", log, "--port", "0", "--durability", "power")
+    assert said.status == 1
+    assert "asked for durability power, and gives less" in said.out
+    assert "sync_interval: always" in said.out
+
+
+@pytest.mark.parametrize("own", [url_of_its_own, nats_url_of_its_own])
+def test_the_log_is_opened_where_no_server_runs(
+    catenary: CommandLine, own: Callable[[], str]
+) -> None:
     """emit, tail, inspect and new-term work without one, beside whoever has the log open."""
-    log = url_of_its_own()
+    log = own()
     local = ("--log", log, "--port", "1")
     place = catenary("emit", "user_123", "app.paid", '{"amount": 5}', *local).out.strip()
     assert place.endswith(":1")
@@ -64,9 +81,10 @@ def test_only_logs_in_redis_are_moved(catenary: CommandLine, other: str) -> None
     assert "only logs in Redis can be moved" in said.err
 
 
-def test_a_redis_that_is_not_there_is_said(catenary: CommandLine) -> None:
+@pytest.mark.parametrize("url", ["redis://:hidden@127.0.0.1:1/0", "nats://u:hidden@127.0.0.1:1"])
+def test_a_store_that_is_not_there_is_said(catenary: CommandLine, url: str) -> None:
     """Without its password."""
-    said = catenary("doctor", "--dev", "--log", "redis://:hidden@127.0.0.1:1/0", "--port", "0")
+    said = catenary("doctor", "--dev", "--log", url, "--port", "0")
     assert said.status == 1
     assert "127.0.0.1:1" in said.out
     assert "hidden" not in said.out + said.err

@@ -28,6 +28,7 @@ from catenary.eventlog.base import EventLog
 from catenary.serving.http_protocol import HTTPProtocol
 from catenary.serving.websocket import WebSocketProtocol
 from catenary.session import Session
+from tests.nats_server import nats_url_of_its_own
 from tests.redis_server import url_of_its_own
 from tests.serving.sockets import Server, living, masked, open_files, request, serving, until
 
@@ -44,6 +45,8 @@ def log_url(kind: str, directory: Path) -> str:
     """Return the URL of a log of its own."""
     if kind == "redis":
         return url_of_its_own()
+    if kind == "nats":
+        return nats_url_of_its_own()
     return "memory://?private" if kind == "memory" else f"sqlite:///{directory}/events.db"
 
 

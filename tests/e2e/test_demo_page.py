@@ -9,7 +9,9 @@ from pathlib import Path
 
 import pytest
 import pytest_asyncio
-from playwright.async_api import Browser, BrowserContext, ConsoleMessage, Page, expect
+from playwright.async_api import Browser, BrowserContext, Page, expect
+
+from tests.browser import SECONDS, Console
 
 from .server import Server
 
@@ -17,10 +19,8 @@ pytestmark = [pytest.mark.browser, pytest.mark.timeout(90)]
 
 QUESTION = "How does a reconnect resume, and what is a gap?"
 PACE = 0.05
-SECONDS = 1000
 ANSWER_TIMEOUT = 30 * SECONDS
 RUN = "#items > article.run"
-UNREACHABLE = ("WebSocket connection to", "Failed to load resource: net::ERR_CONNECTION_REFUSED")
 
 
 @pytest_asyncio.fixture
@@ -36,13 +36,11 @@ class Tab:
 
     def __init__(self, page: Page) -> None:
         self.page = page
-        self.errors: list[str] = []
-        page.on("console", self._console)
-        page.on("pageerror", lambda error: self.errors.append(str(error)))
+        self.console = Console(page)
 
-    def _console(self, message: ConsoleMessage) -> None:
-        if message.type in {"error", "warning"}:
-            self.errors.append(message.text)
+    @property
+    def errors(self) -> list[str]:
+        return self.console.errors
 
     async def is_in(self, state: str, timeout: float = 10 * SECONDS) -> None:
         pill = self.page.locator("#pill")
@@ -160,5 +158,4 @@ async def test_the_page_goes_on_when_its_server_was_killed(
     await expect(tab.page.locator(RUN)).to_have_count(2)
     await tab.run_is("done")
     await tab.is_whole()
-    # A browser itself says so when nobody answers; there is nothing else.
-    assert [error for error in tab.errors if not error.startswith(UNREACHABLE)] == []
+    assert tab.console.own_errors == []

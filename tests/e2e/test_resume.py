@@ -75,7 +75,7 @@ def client_of(user: str, name: str, port: int) -> Client:
 
 @pytest.mark.slow
 @pytest.mark.timeout(60)
-@pytest.mark.parametrize("kind", ["memory", "sqlite", "redis"])
+@pytest.mark.parametrize("kind", ["memory", "sqlite", "redis", "nats"])
 async def test_everything_arrives_once_however_it_is_cut(kind: str, tmp_path: Path) -> None:
     """20 clients, each cut at random bytes all the time, end with every event once, in order."""
     say(f"seed {SEED}")
@@ -115,7 +115,7 @@ async def test_everything_arrives_once_however_it_is_cut(kind: str, tmp_path: Pa
     assert attempts > 1.1 * (reconnects + len(clients)), "some were cut in the handshake"
 
 
-@pytest.mark.parametrize("kind", ["memory", "sqlite", "redis"])
+@pytest.mark.parametrize("kind", ["memory", "sqlite", "redis", "nats"])
 async def test_a_place_inside_what_was_merged(kind: str, tmp_path: Path) -> None:
     """Who had some pieces of a text before they were joined gets the others, and only these."""
     words = [f"{n} \u00e9\U0001f682\n" for n in range(40)]

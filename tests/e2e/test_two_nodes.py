@@ -1,34 +1,47 @@
-"""Two bridges over one Redis log: whatever node is asked, the answer is the same."""
+"""Two bridges over one shared log: whatever node is asked, the answer is the same."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack
+from functools import partial
 from typing import Any
 
+import pytest
 import pytest_asyncio
 
 from catenary import Run, UserWebSocketEmitter
 from catenary.errors import CloseCode, RunClosed
+from catenary.eventlog.base import EventLog
+from catenary.eventlog.nats.log import NatsLog
 from catenary.eventlog.redis.log import RedisLog
 from catenary.fold import RunState
 from tests.e2e.support import Bridge, Reader, bridge, token_of
+from tests.nats_server import nats_url_of_its_own
 from tests.redis_server import url_of_its_own
 
 USER = "user_123"
 PATH = f"/api/users/{USER}/events"
 
 Nodes = tuple[Bridge, Bridge]
+NewLog = Callable[[], EventLog]
+
+
+@pytest.fixture(params=["redis", "nats"])
+def new_log(request: pytest.FixtureRequest) -> NewLog:
+    """Make a log over one store; each call makes that of another process."""
+    if request.param == "nats":
+        return partial(NatsLog, nats_url_of_its_own())
+    return partial(RedisLog, url_of_its_own())
 
 
 @pytest_asyncio.fixture
-async def nodes() -> AsyncIterator[Nodes]:
+async def nodes(new_log: NewLog) -> AsyncIterator[Nodes]:
     """Two bridges that share nothing but the log."""
-    url = url_of_its_own()
     async with AsyncExitStack() as stack:
-        first = await stack.enter_async_context(bridge(RedisLog(url)))
-        second = await stack.enter_async_context(bridge(RedisLog(url)))
+        first = await stack.enter_async_context(bridge(new_log()))
+        second = await stack.enter_async_context(bridge(new_log()))
         yield first, second
 
 
@@ -234,15 +247,14 @@ async def test_what_was_seen_reaches_the_agent_s_node(nodes: Nodes) -> None:
     assert await waiting
 
 
-async def test_an_end_is_reported_once_by_whoever_has_a_handler() -> None:
+async def test_an_end_is_reported_once_by_whoever_has_a_handler(new_log: NewLog) -> None:
     """Ends of all nodes go to those with handlers, each to one; a node without leaves them."""
-    url = url_of_its_own()
     told: list[tuple[int, str]] = []
     async with AsyncExitStack() as stack:
-        silent = await stack.enter_async_context(bridge(RedisLog(url)))
+        silent = await stack.enter_async_context(bridge(new_log()))
         await silent.emitter(USER, run_id="before").agent_started()
         await silent.emitter(USER, run_id="before").agent_completed()
-        listening = [await stack.enter_async_context(bridge(RedisLog(url))) for _ in range(2)]
+        listening = [await stack.enter_async_context(bridge(new_log())) for _ in range(2)]
         for number, node in enumerate(listening):
 
             @node.factory.on_run_end

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,14 +13,18 @@ import pytest_asyncio
 from catenary.eventlog.base import EventLog
 from catenary.eventlog.memory import MemoryLog
 from catenary.eventlog.model import Durability
+from catenary.eventlog.nats.log import NatsLog
 from catenary.eventlog.redis.log import RedisLog
 from catenary.eventlog.sqlite import SqliteLog
+from tests.eventlog.following import SharedLog
 from tests.eventlog.support import Clock
+from tests.nats_server import nats_url_of_its_own
 from tests.redis_server import RedisServer, shared_server
 
 OpenLog = Callable[..., Awaitable[EventLog]]
+OpenShared = Callable[..., SharedLog]
 
-KINDS = ("memory", "sqlite-power", "sqlite-process", "redis", "redis-6.2", "valkey")
+KINDS = ("memory", "sqlite-power", "sqlite-process", "redis", "redis-6.2", "valkey", "nats")
 REDIS_KINDS = ("redis", "redis-6.2", "valkey")
 
 
@@ -53,11 +58,21 @@ def _flushed(kind: str) -> RedisServer:
     return server
 
 
+@pytest.fixture(params=(*REDIS_KINDS, "nats"))
+def open_shared(request: pytest.FixtureRequest) -> OpenShared:
+    """Make a log over a store that has no data; each call makes that of another process."""
+    if request.param == "nats":
+        return partial(NatsLog, nats_url_of_its_own())
+    return partial(RedisLog, _flushed(str(request.param)).url)
+
+
 @pytest_asyncio.fixture
 async def open_log(kind: str, path: Path, clock: Clock) -> AsyncIterator[OpenLog]:
     """Open a log; for one in a store, what was there before is there again."""
     logs: list[EventLog] = []
     url = _flushed(kind).url if kind in REDIS_KINDS else ""
+    if kind == "nats":
+        url = nats_url_of_its_own()
 
     async def open_one(**options: Any) -> EventLog:
         log: EventLog
@@ -65,6 +80,8 @@ async def open_log(kind: str, path: Path, clock: Clock) -> AsyncIterator[OpenLog
             log = MemoryLog(clock=clock, **options)
         elif kind in REDIS_KINDS:
             log = RedisLog(url, clock=clock, **options)
+        elif kind == "nats":
+            log = NatsLog(url, clock=clock, **options)
         else:
             durability = Durability(kind.removeprefix("sqlite-"))
             log = SqliteLog(path, durability=durability, clock=clock, patience=0.2, **options)

@@ -8,12 +8,15 @@ from contextlib import suppress
 from typing import Any
 
 from catenary.errors import LogUnavailable
+from catenary.eventlog.nats.log import NatsLog
 from catenary.eventlog.redis.log import RedisLog
 from catenary.eventlog.stream import Stream
 from catenary.eventlog.terms import Gap
 from catenary.position import Position
 from catenary.wires.native import payload_of
 from tests.eventlog.support import USER, Bell
+
+SharedLog = RedisLog | NatsLog
 
 
 async def until(condition: Callable[[], Any], patience: float = 10.0) -> None:
@@ -26,7 +29,7 @@ async def until(condition: Callable[[], Any], patience: float = 10.0) -> None:
 class Follower:
     """A reader that follows the tail and reads pages where it must."""
 
-    def __init__(self, log: RedisLog, stream: Stream, place: Position) -> None:
+    def __init__(self, log: SharedLog, stream: Stream, place: Position) -> None:
         self.log = log
         self.stream = stream
         self.place = place
@@ -34,7 +37,7 @@ class Follower:
         self.gaps: list[Gap] = []
 
     @classmethod
-    async def of(cls, log: RedisLog, log_id: str = USER, after: str = "start") -> Follower:
+    async def of(cls, log: SharedLog, log_id: str = USER, after: str = "start") -> Follower:
         stream = await log.watch(log_id, Bell())
         return cls(log, stream, await log.locate(log_id, after))
 
@@ -65,6 +68,10 @@ class Follower:
         """Follow until a place, whatever the store does meanwhile."""
         async with asyncio.timeout(patience):
             while self.place != place:
-                with suppress(LogUnavailable):
-                    await self.catch_up()
-                await asyncio.sleep(0.005)
+                await self.catch_up_or_wait()
+
+    async def catch_up_or_wait(self) -> None:
+        """Take what can be had now, if the store answers, and let others go on."""
+        with suppress(LogUnavailable):
+            await self.catch_up()
+        await asyncio.sleep(0.005)

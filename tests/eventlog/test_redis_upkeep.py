@@ -24,6 +24,7 @@ from catenary.eventlog.redis.log import RedisLog
 from catenary.events import AgentError
 from catenary.record import Record
 from tests.docs.pages import ROOT, blocks
+from tests.eventlog.exercising import exercise
 from tests.eventlog.following import Follower, until
 from tests.eventlog.support import (
     USER,
@@ -41,41 +42,6 @@ from tests.eventlog.support import (
 from tests.redis_server import RedisServer, free_port
 
 
-async def _exercise(log: RedisLog) -> None:
-    """Use every script and command."""
-    follower = await Follower.of(log)
-    await append(log, started(lease=30.0), tool_started("c1"), delta("a"), event(1, key="k"))
-    await log.adopt_runs(USER, ["r1"], ["k"])
-    await log.request_cancel(USER, "r1")
-    await append(log, started("r2"), delta("b", "r2"), delta("c", "r2"), completed("r2"))
-    assert len(await log.unreported_runs(10)) == 1
-    await log.mark_reported(USER, "r2")
-    await log.claim_command(USER, "m1", b"x")
-    await log.reclaim_command(USER, "m1")
-    await log.finish_command(USER, "m1", b"y")
-    await log.put("v", b"1", 10)
-    await log.get("v")
-    await log.take("v")
-    place = await log.head(USER)
-    await log.note_seen(USER, place)
-    assert await log.wait_seen(USER, place, timeout=5)
-    for word in ("start", "open", "now"):
-        await log.locate(USER, word)
-    assert len(await log.runs(USER)) == 2
-    assert len(await log.find_run("r1")) == 1
-    assert len(await log.open_runs()) == 1
-    assert await asyncio.to_thread(log.knows_run, log.stream(USER), "r2")
-    log.nodes.arrived(USER)
-    log.nodes.refresh()
-    await log.nodes.ask(b"?")
-    await log.sweep()
-    await log._close_lost_runs()
-    await follower.reach(place.seq)
-    await log.erase(USER, "t1")
-    await log.new_term()
-    await log.erase(USER)
-
-
 async def test_the_documented_acl_is_enough(tmp_path: Path) -> None:
     """A user with exactly the commands of the how-to can do everything, and no more."""
     (rules,) = blocks(ROOT / "docs" / "how-to" / "redis.md", "text")
@@ -84,7 +50,7 @@ async def test_the_documented_acl_is_enough(tmp_path: Path) -> None:
             client.execute_command("ACL", "SETUSER", "bridge", "on", ">secret", *rules.split())
         log = RedisLog(own.url.replace("//", "//bridge:secret@"))
         await log.start()
-        await _exercise(log)
+        await exercise(log)
         await log.stop()
         with own.client() as client:
             denied = client.acl_log()
@@ -155,7 +121,8 @@ async def test_over_tls(tmp_path: Path) -> None:
         url = f"rediss://127.0.0.1:{port}/0"
         log = RedisLog(f"{url}?ssl_ca_certs={cert}")
         await log.start()
-        await _exercise(log)
+        await exercise(log)
+        log.nodes.refresh()
         follower = await Follower.of(log)
         before = follower.place.seq
         places = await append(log, *(event(n, size=5000) for n in range(100)))

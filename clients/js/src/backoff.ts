@@ -5,5 +5,5 @@
  * the clients of a server that restarts come back spread out over the whole range.
  */
 export function backoff(n: number, draw: number): number {
-  return draw * (n === 0 ? 0.1 : Math.min(10, 0.25 * 2 ** n));
+  return draw * (n ? Math.min(10, 0.25 * 2 ** n) : 0.1);
 }

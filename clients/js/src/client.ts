@@ -1,6 +1,8 @@
-import type { Effect } from "./effects.js";
+import { attempt } from "./attempt.js";
+import type { Effect, Outcome } from "./effects.js";
 import type { Listeners, Options, Socket } from "./options.js";
 import { watchPage, type Page } from "./page.js";
+import { randomId } from "./random-id.js";
 import { Session } from "./session.js";
 import {
   CatenaryError,
@@ -16,7 +18,6 @@ import {
 type Listener<K extends keyof Listeners> = (value: Listeners[K]) => void;
 type Registry = { [K in keyof Listeners]: Set<Listener<K>> };
 type Item = CatenaryEvent | Gap;
-type Waiting = { resolve: (ack: Control) => void; reject: (error: CatenaryError) => void };
 
 const OPEN_KEYS = new Set<string | null>();
 
@@ -35,9 +36,9 @@ export class Client {
   readonly #options: Options;
   readonly #session: Session;
   readonly #listeners: Partial<Registry> = {};
-  readonly #waiting = new Map<string, Waiting>();
+  readonly #waiting = new Map<string, (outcome: Outcome) => void>();
   readonly #watch = new AbortController();
-  readonly #key: string | null;
+  #key: string | null;
   #socket: Socket | null = null;
   #attempt = 0;
   /** What a slow loop has not taken. A browser cannot stop reading a socket, so it waits here. */
@@ -45,17 +46,16 @@ export class Client {
   #wake: (() => void) | undefined;
   #isPumping = false;
   #toldState: State = "waiting";
-  #savedPosition: Position | null = null;
+  #savedPosition: Position | null;
   #failure: CatenaryError | null = null;
   #timer: ReturnType<typeof setTimeout> | undefined;
   #timerAt = Infinity;
-  #isReleased = false;
 
   constructor(options: Options) {
     this.#options = options;
     this.#key = claimKey(options);
-    const after = options.storage?.load() ?? options.after ?? null;
-    this.#session = new Session(after, options.threadIds);
+    const after = attempt(() => options.storage?.load()) ?? options.after ?? null;
+    this.#session = new Session(after, options.threadIds, options.outbox);
     this.#savedPosition = this.#session.position;
     watchPage(
       options.page ?? (globalThis as Page),
@@ -116,7 +116,7 @@ export class Client {
    * Send a message to the application behind the server. Resolves with its reply.
    *
    * It is sent again after reconnects until it is answered, and handled at most once for its id.
-   * Rejects with a `CatenaryError`.
+   * With the `id` of a command in the outbox it waits for that one. Rejects with a `CatenaryError`.
    */
   async send(
     type: string,
@@ -126,10 +126,13 @@ export class Client {
     return (await this.#command({ type, thread_id: threadId, data }, id))["reply"];
   }
 
-  /** Ask for the end of a run. Rejects with `not_found` if there is no such run of this user. */
-  async cancelRun(runId: string, reason?: string): Promise<{ alreadyEnded: boolean }> {
-    const ack = await this.#command({ type: "cancel_run", run_id: runId, reason });
-    return { alreadyEnded: !!ack["already_ended"] };
+  /**
+   * Ask for the end of a run. Resolves with whether it was still at work once the request is stored.
+   *
+   * Rejects with `not_found` if there is no such run of this user.
+   */
+  async cancelRun(runId: string, reason?: string): Promise<boolean> {
+    return !(await this.#command({ type: "cancel_run", run_id: runId, reason }))["already_ended"];
   }
 
   /**
@@ -146,13 +149,13 @@ export class Client {
   async authenticate(): Promise<void> {
     const token = await this.#options.token?.();
     if (token) this.#session.authenticate(token);
-      this.#pump();
+    this.#pump();
   }
 
   /** Find out soon whether the connection lives, and measure the latency; end a wait. */
   probe(): void {
     this.#session.probe(now());
-      this.#pump();
+    this.#pump();
   }
 
   /** Reconnect now. */
@@ -163,13 +166,13 @@ export class Client {
   /** Give up the connection, and come back after so many milliseconds. */
   drop(milliseconds: number): void {
     this.#session.drop(milliseconds / 1000, now());
-      this.#pump();
+    this.#pump();
   }
 
   /** Close for good. Commands without an answer reject with `closed`. */
   close(): void {
     this.#session.stop();
-      this.#pump();
+    this.#pump();
   }
 
   async *#follow(items: Item[]): AsyncGenerator<CatenaryEvent, void> {
@@ -194,8 +197,9 @@ export class Client {
 
   #command(fields: { type: string; [field: string]: unknown }, id: string = randomId()): Promise<Control> {
     return new Promise((resolve, reject) => {
-      this.#session.command({ ...fields, id });
-      this.#waiting.set(id, { resolve, reject });
+      const isKept = !this.#waiting.has(id) && this.#options.outbox?.has(id);
+      if (!isKept) this.#session.command({ ...fields, id });
+      this.#waiting.set(id, ({ ack, error }) => (ack ? resolve(ack) : reject(error)));
       this.#pump();
     });
   }
@@ -217,7 +221,7 @@ export class Client {
         void this.#open(effect.after, effect.threadIds);
         break;
       case "disconnect":
-        this.#forgetSocket()?.close(1000, effect.reason);
+        this.#giveUp(effect.reason);
         break;
       case "send":
         this.#socket?.send(effect.text);
@@ -228,11 +232,9 @@ export class Client {
       case "control":
         this.#emit("control", effect.message);
         break;
-      case "reply":
-        this.#take(effect.id)?.resolve(effect.ack);
-        break;
-      case "failure":
-        this.#take(effect.id)?.reject(effect.error);
+      case "outcome":
+        this.#waiting.get(effect.id)?.(effect);
+        this.#waiting.delete(effect.id);
         break;
       case "error":
         this.#fail(effect.error);
@@ -245,34 +247,35 @@ export class Client {
     const { state, position } = this;
     if (position && position !== this.#savedPosition) {
       this.#savedPosition = position;
-      this.#options.storage?.save(position);
+      attempt(() => this.#options.storage?.save(position));
     }
     this.#setTimer();
-    if (this.#session.isFinal && !this.#isReleased) this.#release();
+    if (this.#session.isFinal) this.#release();
     if (state === this.#toldState) return;
     this.#toldState = state;
     this.#emit("state", state);
   }
 
+  /** What is done again does nothing. */
   #release(): void {
-    this.#isReleased = true;
     this.#watch.abort();
     clearTimeout(this.#timer);
     OPEN_KEYS.delete(this.#key);
+    this.#key = null;
     this.#wake?.();
   }
 
   async #open(after: After | null, threadIds: readonly string[]): Promise<void> {
-    const attempt = ++this.#attempt;
+    const number = ++this.#attempt;
     try {
       const token = await this.#options.token?.();
-      if (attempt !== this.#attempt) return;
+      if (number !== this.#attempt) return;
       const protocols = ["catenary.v1"];
       if (token) protocols.push(`catenary.bearer.${token}`);
       const WebSocketClass = this.#options.WebSocket ?? (WebSocket as NonNullable<Options["WebSocket"]>);
       this.#listen(new WebSocketClass(attemptUrl(this.#options.url, after, threadIds), protocols));
     } catch (cause) {
-      if (attempt !== this.#attempt) return;
+      if (number !== this.#attempt) return;
       this.#fail(new CatenaryError("attempt_failed", `${cause}`));
       this.#session.closed(1006, now());
       this.#pump();
@@ -281,26 +284,22 @@ export class Client {
 
   #listen(socket: Socket): void {
     this.#socket = socket;
-    socket.onmessage = ({ data }) => {
-      this.#session.receive(typeof data === "string" ? data : "", now());
+    // What a socket says that was given up concerns nobody any more.
+    const take = (action: () => void) => {
+      if (socket !== this.#socket) return;
+      action();
       this.#pump();
     };
-    socket.onclose = ({ code, reason }) => {
-      this.#forgetSocket();
-      this.#session.closed(code, now(), reason);
-      this.#pump();
-    };
+    socket.onmessage = ({ data }) => take(() => this.#session.receive(`${data}`, now()));
+    socket.onclose = ({ code, reason }) => take(() => this.#session.closed(code, now(), reason));
+    socket.onerror = () => undefined;
   }
 
-  #forgetSocket(): Socket | null {
-    const socket = this.#socket;
-    this.#socket = null;
+  /** Also an attempt that has no socket yet. */
+  #giveUp(reason: string): void {
     this.#attempt++;
-    if (socket) {
-      // A socket closed before it opened reports an error, which concerns nobody any more.
-      socket.onmessage = socket.onclose = socket.onerror = () => undefined;
-    }
-    return socket;
+    this.#socket?.close(1000, reason);
+    this.#socket = null;
   }
 
   #deliver(item: Item): void {
@@ -326,36 +325,27 @@ export class Client {
       return true;
     }
     const lost = `no "gap" listener: lost ${gap.after} to ${gap.resumes_at}`;
-    this.#fail(new CatenaryError("gap_unhandled", lost));
     this.close();
+    this.#fail(new CatenaryError("gap_unhandled", lost));
     return false;
   }
 
   #handled(): void {
     this.#session.handled(now());
-      this.#pump();
-  }
-
-  #take(id: string): Waiting | undefined {
-    const waiting = this.#waiting.get(id);
-    this.#waiting.delete(id);
-    return waiting;
+    this.#pump();
   }
 
   #fail(error: CatenaryError): void {
-    if (error.closeCode !== undefined || error.code === "gap_unhandled") this.#failure = error;
+    if (this.#session.isFinal) this.#failure = error;
     if (this.#listeners.error?.size) this.#emit("error", error);
-    else report(error);
+    else
+      attempt(() => {
+        throw error;
+      });
   }
 
   #emit<K extends keyof Listeners>(type: K, value: Listeners[K]): void {
-    for (const listener of [...(this.#listeners[type] ?? [])]) {
-      try {
-        listener(value);
-      } catch (error) {
-        report(error);
-      }
-    }
+    for (const listener of [...(this.#listeners[type] ?? [])]) attempt(() => listener(value));
   }
 
   #setTimer(): void {
@@ -370,7 +360,7 @@ export class Client {
   #due(): void {
     this.#timerAt = Infinity;
     this.#session.tick(now());
-      this.#pump();
+    this.#pump();
   }
 }
 
@@ -379,25 +369,13 @@ function now(): number {
   return performance.now() / 1000;
 }
 
-/** 128 random bits. */
-function randomId(): string {
-  return crypto.getRandomValues(new Uint32Array(4)).join("-");
-}
-
-/** A mistake of a listener must not stop the events; it is shown as any uncaught error is. */
-function report(error: unknown): void {
-  setTimeout(() => {
-    throw error;
-  });
-}
-
 function text(url: Options["url"]): string {
   return typeof url === "function" ? url() : url;
 }
 
 function attemptUrl(url: Options["url"], after: After | null, threadIds: readonly string[]): string {
   const full = new URL(text(url), globalThis.location?.href);
-  if (after !== null) full.searchParams.set("after", after);
+  if (after) full.searchParams.set("after", after);
   for (const threadId of threadIds) full.searchParams.append("thread_id", threadId);
   return full.href;
 }

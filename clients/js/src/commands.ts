@@ -1,5 +1,5 @@
 import type { Effect } from "./effects.js";
-import { CatenaryError, type Command, type Control } from "./types.js";
+import { CatenaryError, type Command, type Control, type Outbox } from "./types.js";
 
 /**
  * The commands that have no answer yet, in the order they were given.
@@ -10,11 +10,14 @@ export class Commands {
   /** What the server takes as one message. */
   limitBytes = Infinity;
 
-  readonly #open = new Map<string, string>();
+  readonly #open: Outbox;
+  readonly #outbox: Outbox | undefined;
   readonly #emit: (effect: Effect) => void;
 
-  constructor(emit: (effect: Effect) => void) {
+  constructor(emit: (effect: Effect) => void, outbox?: Outbox) {
     this.#emit = emit;
+    this.#outbox = outbox;
+    this.#open = outbox ?? new Map();
   }
 
   /** Throws `usage` if a command with this id is open. */
@@ -25,7 +28,7 @@ export class Commands {
 
   transmit(id: string): void {
     const text = this.#open.get(id) ?? "";
-    const bytes = new TextEncoder().encode(text).length;
+    const bytes = new Blob([text]).size;
     if (bytes <= this.limitBytes) this.#emit({ kind: "send", text });
     else this.fail(id, "too_large", `${bytes} bytes are over ${this.limitBytes}`);
   }
@@ -41,14 +44,16 @@ export class Commands {
     if (typeof id !== "string") {
       if (isError) this.#emit({ kind: "error", error: new CatenaryError(`${code}`, `${text}`) });
     } else if (isError) this.fail(id, `${code}`, `${text}`);
-    else if (this.#open.delete(id)) this.#emit({ kind: "reply", id, ack: message });
+    else if (this.#open.delete(id)) this.#emit({ kind: "outcome", id, ack: message });
   }
 
   fail(id: string, code: string, message: string, closeCode?: number): void {
-    if (!this.#open.delete(id)) return;
-    this.#emit({ kind: "failure", id, error: new CatenaryError(code, message, closeCode) });
+    const isKept = code === "closed" && this.#outbox;
+    if (!isKept && !this.#open.delete(id)) return;
+    this.#emit({ kind: "outcome", id, error: new CatenaryError(code, message, closeCode) });
   }
 
+  /** The client is closed. What is in an outbox stays there. */
   failAll(message = "the client is closed", closeCode?: number): void {
     for (const id of this.#open.keys()) this.fail(id, "closed", message, closeCode);
   }

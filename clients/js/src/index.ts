@@ -9,6 +9,7 @@ export type {
   CustomEvent,
   EventData,
   Gap,
+  Outbox,
   Position,
   PositionStorage,
   State,

@@ -5,12 +5,14 @@ import type {
   CatenaryEvent,
   Control,
   Gap,
+  Outbox,
   PositionStorage,
   State,
 } from "./types.js";
 
 /** The part of `WebSocket` that a client uses. */
 export interface Socket {
+  onopen: (() => void) | null;
   onmessage: ((event: { data: unknown }) => void) | null;
   onclose: ((event: { code: number; reason: string }) => void) | null;
   onerror: ((event: never) => void) | null;
@@ -28,8 +30,16 @@ export interface Options {
   after?: After;
   /** Only the events of these threads. */
   threadIds?: readonly string[];
-  /** Where the position outlives the page. A position in it is used instead of `after`. */
+  /**
+   * Where the position outlives the page. A position in it is used instead of `after`. Keep the state
+   * that belongs to it as well.
+   */
   storage?: PositionStorage;
+  /**
+   * Where commands without an answer outlive the client: the next one with this outbox sends them
+   * again, under their ids. See `tabOutbox`.
+   */
+  outbox?: Outbox;
   /** A `WebSocket` class, where there is no global one. */
   WebSocket?: new (url: string, protocols: string[]) => Socket;
   /** The page to watch, where it is not the global one. */

@@ -16,9 +16,10 @@ interface Listening {
  */
 export function watchPage(page: Page, doubt: () => void, leave: () => void, signal: AbortSignal): void {
   const { document } = page;
-  const seen = () => void (document?.visibilityState === "visible" && doubt());
-  document?.addEventListener("visibilitychange", seen, { signal });
-  page.addEventListener?.("online", doubt, { signal });
-  page.addEventListener?.("pageshow", doubt, { signal });
-  page.addEventListener?.("pagehide", leave, { signal });
+  const listen = (target: Partial<Listening> | undefined, type: string, listener: () => void) =>
+    target?.addEventListener?.(type, listener, { signal });
+  listen(document, "visibilitychange", () => document?.visibilityState === "visible" && doubt());
+  listen(page, "online", doubt);
+  listen(page, "pageshow", doubt);
+  listen(page, "pagehide", leave);
 }

@@ -8,8 +8,8 @@ export interface Place {
 
 /** The place that a text names, or `null` if it names none. */
 export function parsePlace(position: unknown): Place | null {
-  const [, epoch, seq] = /^(\w+):(\d+)$/.exec(String(position)) ?? [];
-  return epoch ? { epoch, seq: Number(seq) } : null;
+  const [, epoch, seq] = /^(\w+):(\d+)$/.exec(position as string) ?? [];
+  return epoch ? { epoch, seq: +(seq ?? 0) } : null;
 }
 
 /** The position of a place; `null` for none. */

@@ -9,6 +9,7 @@ import {
   type Command,
   type Control,
   type Gap,
+  type Outbox,
   type Position,
   type State,
   type Stats,
@@ -23,13 +24,17 @@ interface Mark {
 /** A time at which the session has something to do, and what. */
 type Deadline = [at: number, what: GaveUp | "connect" | "report"];
 
-const CONNECT_DEADLINE = 10;
-const HELD = 5;
-const EASED_WAITS = 2;
-const PROBE_DEADLINE = 2;
-const REPORT_INTERVAL = 1;
-const SILENT_INTERVALS = 2.5;
 const TOO_MANY_CONNECTIONS = 4505;
+
+/** In seconds, but for the waits and the intervals. */
+const enum Limit {
+  CONNECT_DEADLINE = 10,
+  HELD = 5,
+  EASED_WAITS = 2,
+  PROBE_DEADLINE = 2,
+  REPORT_INTERVAL = 1,
+  SILENT_INTERVALS = 2.5,
+}
 
 /**
  * The client's side of `catenary.v1`, without socket, clock or timer.
@@ -55,7 +60,7 @@ export class Session {
   #handled: Place | null;
   #reported: Place | null;
   #marks: Mark[] = [];
-  readonly #commands = new Commands((effect) => this.#effects.push(effect));
+  readonly #commands: Commands;
 
   #attemptAt = 0;
   #heardAt = 0;
@@ -66,15 +71,16 @@ export class Session {
   #waits = 0;
   #reconnectAfter: number | null = null;
   #heartbeatInterval = 15;
-  #finalCode = 0;
+  #isFinal = false;
   #latency: number | null = null;
 
   readonly #after: After | null;
   readonly #threadIds: readonly string[];
   readonly #random: () => number;
 
-  /** `random` gives numbers from 0 to 1. */
-  constructor(after: After | null, threadIds: readonly string[] = [], random = Math.random) {
+  /** `random` gives numbers from 0 to 1. What is in the `outbox` is sent first. */
+  constructor(after: After | null, threadIds: readonly string[] = [], outbox?: Outbox, random = Math.random) {
+    this.#commands = new Commands((effect) => this.#effects.push(effect), outbox);
     this.#after = after;
     this.#threadIds = threadIds;
     this.#random = random;
@@ -92,7 +98,7 @@ export class Session {
 
   /** Whether it is closed, and nothing will open it again. */
   get isFinal(): boolean {
-    return this.#state === "closed" && this.#finalCode !== TOO_MANY_CONNECTIONS;
+    return this.#isFinal;
   }
 
   /** How long the last probe took to be answered; `null` before the first. */
@@ -145,7 +151,7 @@ export class Session {
     if (code === 1009) this.#commands.failLargest();
     if (code < 4500 || code > 4999) return this.#wait(now);
     const message = `closed with ${code} ${reason}`;
-    this.#finalCode = code;
+    this.#isFinal = code !== TOO_MANY_CONNECTIONS;
     this.#end(message, code);
     this.#effects.push({ kind: "error", error: new CatenaryError("closed", message, code) });
   }
@@ -195,7 +201,7 @@ export class Session {
 
   /** Close for good. Open commands end with `closed`. */
   stop(): void {
-    this.#finalCode = 0;
+    this.#isFinal = true;
     if (this.#state === "closed") return;
     this.#cut("stopped");
     this.#end();
@@ -212,12 +218,12 @@ export class Session {
   #deadlines(): Deadline[] {
     if (this.#state === "closed") return [];
     if (this.#state === "waiting") return [[this.#resumeAt, "connect"]];
-    if (this.#state === "connecting") return [[this.#attemptAt + CONNECT_DEADLINE, "deadline"]];
+    if (this.#state === "connecting") return [[this.#attemptAt + Limit.CONNECT_DEADLINE, "deadline"]];
     return [
-      [this.#heardAt + SILENT_INTERVALS * this.#heartbeatInterval, "silence"],
+      [this.#heardAt + Limit.SILENT_INTERVALS * this.#heartbeatInterval, "silence"],
       // A stream before the pong shows that the connection lives, so its last message counts.
-      [Math.max(this.#probedAt, this.#heardAt) + PROBE_DEADLINE, "probe"],
-      [this.#isReported() ? Infinity : this.#reportedAt + REPORT_INTERVAL, "report"],
+      [Math.max(this.#probedAt, this.#heardAt) + Limit.PROBE_DEADLINE, "probe"],
+      [this.#isReported() ? Infinity : this.#reportedAt + Limit.REPORT_INTERVAL, "report"],
     ];
   }
 
@@ -236,8 +242,8 @@ export class Session {
 
   #wait(now: number): void {
     // A connection that was live, however short, proves that the server is there.
-    if (now - this.#liveAt >= HELD) this.#waits = 0;
-    else if (this.#liveAt !== Infinity) this.#waits = Math.min(this.#waits, EASED_WAITS);
+    if (now - this.#liveAt >= Limit.HELD) this.#waits = 0;
+    else if (this.#liveAt !== Infinity) this.#waits = Math.min(this.#waits, Limit.EASED_WAITS);
     this.#liveAt = Infinity;
     this.#resumeAt = now + (this.#reconnectAfter ?? backoff(this.#waits, this.#random()));
     this.#reconnectAfter = null;
@@ -370,7 +376,7 @@ export class Session {
 
   #report(now: number): void {
     if (!this.#isConnected() || this.#isReported()) return;
-    if (now < this.#reportedAt + REPORT_INTERVAL) return;
+    if (now < this.#reportedAt + Limit.REPORT_INTERVAL) return;
     this.#reported = this.#handled;
     this.#reportedAt = now;
     this.#send({ type: "position", position: this.position });

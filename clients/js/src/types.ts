@@ -52,7 +52,8 @@ export interface EventData {
   };
   input_resolved: { request_id: string; answer?: unknown; by: string; client_message_id?: string };
   user_message: { message_id: string; content: unknown; client_message_id: string };
-  erased: { thread_id: string };
+  /** Without a thread all was erased. */
+  erased: { thread_id?: string };
   progress_update: {
     message?: string;
     percentage?: number;
@@ -133,6 +134,13 @@ export interface PositionStorage {
   load(): string | null;
   save(position: Position): void;
 }
+
+/**
+ * The commands without an answer, as texts by their ids, in the order they were given.
+ *
+ * A plain `Map` does; `tabOutbox` makes one that outlives a refresh.
+ */
+export type Outbox = Map<string, string>;
 
 /**
  * Something went wrong that a program can tell apart by its `code`.

@@ -19,11 +19,12 @@ export interface Case {
 
 const FOLDER = new URL("../../../protocol/cases/", import.meta.url);
 
-/** All files of cases, by name. */
-export function caseFiles(): { file: string; cases: Case[] }[] {
+/** The files of cases of one kind, by name: those of the session, or of the fold. */
+export function caseFiles<T extends { steps: Step[] } = Case>(kind: "session" | "fold"): { file: string; cases: T[] }[] {
   const names = readdirSync(FOLDER).filter((name) => name.endsWith(".json"));
-  return names.map((name) => {
-    const { cases } = JSON.parse(readFileSync(new URL(name, FOLDER), "utf8")) as { cases: Case[] };
+  const wanted = names.filter((name) => name.startsWith("fold") === (kind === "fold"));
+  return wanted.map((name) => {
+    const { cases } = JSON.parse(readFileSync(new URL(name, FOLDER), "utf8")) as { cases: T[] };
     return { file: name.replace(".json", ""), cases };
   });
 }
@@ -49,7 +50,7 @@ export class Runner {
 
   constructor({ after, thread_ids: threadIds = [] }: Case["initial"], draw: number) {
     this.#draw = draw;
-    this.#session = new Session(after, threadIds, () => draw);
+    this.#session = new Session(after, threadIds, undefined, () => draw);
     this.#do(() => this.#session.start(0));
   }
 
@@ -111,12 +112,11 @@ export class Runner {
       case "deliver":
         queues.delivered.push(effect.item);
         break;
-      case "reply":
-        queues.outcomes.push({ ...effect.ack, id: effect.id, reply: effect.ack["reply"] ?? null });
+      case "outcome": {
+        const { id, ack, error } = effect;
+        queues.outcomes.push(ack ? { ...ack, id, reply: ack["reply"] ?? null } : { id, error: error.code });
         break;
-      case "failure":
-        queues.outcomes.push({ id: effect.id, error: effect.error.code });
-        break;
+      }
       case "error":
         if (effect.error.closeCode !== undefined) queues.closed.push(effect.error.closeCode);
         else queues.errors.push({ code: effect.error.code });

@@ -2,6 +2,7 @@ import { afterEach, beforeEach, expect, test } from "vitest";
 import WebSocket from "ws";
 
 import { CatenaryError, connect, type Client, type Options, type Page, type Socket } from "../src/index.js";
+import { mulberry } from "./random.js";
 import { LogServer, send } from "./server.js";
 
 let server: LogServer;
@@ -334,14 +335,3 @@ test("a page has one client for each URL", async () => {
   first.close();
   await reaches(open({ page }), "live");
 });
-
-/** A small seeded random source. */
-function mulberry(seed: number): () => number {
-  let state = seed;
-  return () => {
-    state = (state + 0x6d2b79f5) | 0;
-    let t = Math.imul(state ^ (state >>> 15), 1 | state);
-    t = (t + Math.imul(t ^ (t >>> 7), 61 | t)) ^ t;
-    return ((t ^ (t >>> 14)) >>> 0) / 4294967296;
-  };
-}

@@ -78,11 +78,17 @@ export class LogServer {
   }
 
   /** Append an event and send it to the last connection, if that is open. */
-  append(data: Record<string, unknown> = {}): void {
+  append(data: Record<string, unknown> = {}, fields: Record<string, unknown> = {}): void {
     const seq = this.log.length + 1;
-    const event = { type: "app.note", id: `k3:${seq}`, seq, user_id: "user_123", timestamp: 1, data };
-    this.log.push(JSON.stringify(event));
-    this.connections.at(-1)?.peer.send(JSON.stringify(event));
+    const about = { id: `k3:${seq}`, seq, user_id: "user_123", timestamp: seq };
+    const text = JSON.stringify({ type: "app.note", ...about, ...fields, data });
+    this.log.push(text);
+    this.connections.at(-1)?.peer.send(text);
+  }
+
+  /** Append an event of a run in thread `t1`. */
+  tell(type: string, data: Record<string, unknown> = {}, fields: Record<string, unknown> = {}): void {
+    this.append(data, { type, thread_id: "t1", run_id: "r1", ...fields });
   }
 
   async stop(): Promise<void> {

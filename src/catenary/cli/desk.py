@@ -115,7 +115,7 @@ async def desk_of(settings: Settings) -> AsyncIterator[Desk]:
     if settings.url is not None or not _can_open(settings.log):
         raise ConfigError(
             f"no server answers at {url}. Start one with `catenary serve`, name it with --url or "
-            "CATENARY_URL, or name with --log the file of a server that does not run, or a Redis"
+            "CATENARY_URL, or name with --log the file of a server that does not run, a Redis or a NATS"
         )
     async with _local_desk(settings) as desk:
         yield desk
@@ -149,7 +149,7 @@ async def _development_credentials(http: httpx.AsyncClient, user_id: str) -> dic
 
 def _can_open(log: str) -> bool:
     parts = urlsplit(log)
-    if parts.scheme in ("redis", "rediss"):
+    if parts.scheme in ("redis", "rediss", "nats", "tls"):
         return True
     return parts.scheme == "sqlite" and Path(unquote(parts.path).removeprefix("/")).is_file()
 

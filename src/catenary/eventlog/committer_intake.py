@@ -20,7 +20,7 @@ from catenary.eventlog.committer_stream import CommitStream, intake_size
 from catenary.eventlog.entry import Entry
 from catenary.eventlog.receipt import Receipt, wake
 from catenary.eventlog.stream import HeldRun, Stream
-from catenary.grammar import Step
+from catenary.grammar import RUN_END_STEPS, Step
 from catenary.record import Record
 from catenary.wires.native import event_of
 
@@ -33,7 +33,6 @@ RESERVE_BYTES = 1024 * 1024
 _SLICE = 200
 """How many records are published before emitters get the lock again."""
 
-RUN_END_STEPS = frozenset({Step.COMPLETE, Step.FAIL, Step.CANCEL})
 _RESERVED = RUN_END_STEPS | {Step.TOOL_END}
 
 

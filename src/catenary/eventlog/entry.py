@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from catenary.eventlog.receipt import Receipt
-from catenary.grammar import OpenTool, Step
+from catenary.grammar import RUN_END_STEPS, OpenTool, Step
 from catenary.record import Record
 
 
@@ -33,6 +33,11 @@ class Entry(msgspec.Struct):
     key: str | None = None
     digest: bytes = b""
     whole: int = 0
+
+    @property
+    def is_run_end(self) -> bool:
+        """Whether it ends its run."""
+        return self.step in RUN_END_STEPS
 
     def to_record(self, epoch: str, seq: int, at: int) -> Record:
         """Return the record that this entry becomes when it is committed."""

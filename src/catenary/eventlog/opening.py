@@ -18,8 +18,8 @@ from catenary.eventlog.sqlite import SqliteLog
 from catenary.eventlog.urls import without_secrets
 
 _SUPPORTED = (
-    "memory://, sqlite:///file.db (sqlite:////absolute/file.db) and redis://host:6379/0 (rediss:// "
-    "for TLS)"
+    "memory://, sqlite:///file.db (sqlite:////absolute/file.db), redis://host:6379/0 (rediss:// "
+    "for TLS) and nats://host:4222 (tls:// for TLS)"
 )
 
 _lock = threading.Lock()
@@ -44,6 +44,7 @@ def open_log(url: str, **options: Any) -> EventLog:
     ``sqlite:////var/lib/events.db``          a file
     ``…?durability=power`` or ``=process``    what an acknowledged event survives
     ``redis://host:6379/0``, ``rediss://…``   Redis or Valkey, shared by many processes
+    ``nats://host:4222``, ``tls://…``         NATS JetStream, shared by many processes
     ========================================  =====================================
 
     Raises:
@@ -56,8 +57,8 @@ def open_log(url: str, **options: Any) -> EventLog:
         return _sqlite(url, parts, options)
     if parts.scheme in ("redis", "rediss"):
         return _redis(url, options)
-    if parts.scheme == "nats":
-        raise ConfigError(f"this version has no log for nats://; it supports {_SUPPORTED}")
+    if parts.scheme in ("nats", "tls"):
+        return _nats(url, options)
     raise ConfigError(
         f"{without_secrets(url)!r} names no event log; this version supports {_SUPPORTED}"
     )
@@ -113,6 +114,13 @@ def _needing_redis() -> Iterator[None]:
         raise ConfigError(
             f"a Redis log needs the package {missing.name}: pip install 'catenary[redis]'"
         ) from missing
+
+
+def _nats(url: str, options: dict[str, Any]) -> EventLog:
+    from catenary.eventlog.nats.log import NatsLog  # noqa: PLC0415 - loaded where it is used
+
+    with _lock:
+        return _shared(url, options) or _share(url, NatsLog(url, **options), options)
 
 
 def _path(url: str, parts: SplitResult) -> Path:

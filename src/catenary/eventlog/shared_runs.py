@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import msgspec
+
 from catenary.envelope import Envelope
 from catenary.eventlog.closing import ending_entries
 from catenary.eventlog.committer_stream import CommitStream
@@ -12,6 +14,40 @@ from catenary.eventlog.model import RunInfo
 from catenary.eventlog.stream import HeldRun
 from catenary.events import AgentCancelled, AgentError
 from catenary.grammar import OpenTool, RunStage
+from catenary.wires.native import event_of
+
+Cancel = tuple[int, str | None, str | None]
+"""When a cancel was asked for, why, and by whom."""
+
+_encode = msgspec.json.Encoder().encode
+
+
+class RunStart(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What the start of a run says, for as long as the run is known."""
+
+    started_at: int
+    user_id: str | None = None
+    thread_id: str | None = None
+    agent_name: str | None = None
+    parent_run_id: str | None = None
+    lease: float | None = None
+
+    @classmethod
+    def of(cls, entry: Entry) -> RunStart:
+        """Return what a start says that waits for its number."""
+        event = event_of(entry.to_record("new", 1, 0))
+        return cls(
+            started_at=event.timestamp,
+            user_id=event.user_id,
+            thread_id=event.thread_id,
+            agent_name=event.agent_name,
+            parent_run_id=event.parent_run_id,
+            lease=event.data.get("lease"),
+        )
+
+    def packed(self) -> bytes:
+        """Return it as JSON."""
+        return _encode(self)
 
 
 class Holding(NamedTuple):
@@ -20,7 +56,7 @@ class Holding(NamedTuple):
     info: RunInfo
     user_id: str | None
     tools: dict[str, OpenTool]
-    cancel: tuple[int, str | None, str | None] | None
+    cancel: Cancel | None
 
 
 def hold(stream: CommitStream, holding: Holding) -> HeldRun:

@@ -15,10 +15,12 @@ from catenary.position import Position
 from catenary.serving.admission import Refusal
 from catenary.serving.answers import answer, decoded
 from catenary.serving.sse import HEADERS
+from catenary.serving.turn_places import going_on
 from catenary.serving.turn_store import Begun
 from catenary.serving.turn_transport import EventStream, TurnResponse
 from catenary.serving.turns import Asker, Turns, command_id
 from catenary.wires.ag_ui import AgUiTurn
+from catenary.wires.ag_ui_history import AgUiHistory
 from catenary.wires.translation import Said, Translation
 
 
@@ -123,53 +125,98 @@ async def replayed(turns: Turns, asker: Asker, begun: Begun, after: str | None) 
     Raises:
         Refusal: If the place is none.
     """
-    place, skips = _place_in(after)
-    begins = None if begun.through is None else Position.parse(begun.through)
-    turn = await turns.seen(asker, begun)
-    encoder = encoder_of(begun)
-    translation = Translation(encoder, stops_from=turn.next_stop, skips=skips)
-    if place is not None and (begins is None or place.seq > begins.seq):
-        await turns.read(asker, begun, encoder.take, place)
-        return Stream(begun, translation, str(place))
-    if begins is not None:
-        await turns.read(asker, begun, encoder.take, begins)
-        encoder.reopen()
-        return Stream(begun, translation, str(begins))
-    return Stream(begun, translation)
+    through = None if begun.through is None else Position.parse(begun.through)
+    translation, place = await going_on(
+        turns, asker, begun, encoder_of(begun), after=after, through=through
+    )
+    return Stream(begun, translation, place)
 
 
-def _place_in(after: str | None) -> tuple[Position | None, int]:
-    if after is None or after == "-1":
-        return None, 0
-    place, _, skips = after.partition("+")
-    try:
-        return Position.parse(place), int(skips or 0)
-    except (UsageError, ValueError):
-        raise Refusal(400, "bad_request", "this is no place in a run") from None
+async def ran_again(turns: Turns, asker: Asker, asked: RunAgentInput, after: str | None) -> Stream:
+    """
+    Return the rest of the run that this input began; if it began none yet, it does now.
+
+    Raises:
+        Refusal: As of ``ran``, or if the place is none.
+    """
+    begun = await turns.store.find_run(asker.log_id, asked.runId)
+    if begun is None or not await turns.may_use(asker, begun.thread_id):
+        return await ran(turns, asker, asked)
+    return await replayed(turns, asker, begun, after)
+
+
+async def joined_again(
+    turns: Turns, asker: Asker, asked: RunAgentInput, after: str
+) -> Stream | None:
+    """
+    Return the rest of the turn that a reader joined; None if there is none.
+
+    Raises:
+        Refusal: If the place is none.
+    """
+    if not await turns.may_use(asker, asked.threadId):
+        return None
+    found = await turns.active(asker, asked.threadId)
+    begun = found[0] if found else await turns.store.find(asker.log_id, asked.threadId)
+    if begun is None:
+        return None
+    named = msgspec.structs.replace(begun, wire_run_id=asked.runId, through=None)
+    return await replayed(turns, asker, named, after)
 
 
 async def joined(turns: Turns, asker: Asker, asked: RunAgentInput) -> Stream | None:
     """
     Return the thread's turn for a reader that comes in the middle; None if there is none.
 
-    What it knows is brought up to now first; then it reads on.
+    What it knows is brought up to now first; then it reads on. A reader that
+    has no messages gets those of the thread, as far as the log has them, also
+    where nothing is at work.
     """
     if not await turns.may_use(asker, asked.threadId):
         return None
     found = await turns.active(asker, asked.threadId)
     if found is None:
-        return None
+        return None if asked.messages else await _told(turns, asker, asked)
     begun = msgspec.structs.replace(found[0], wire_run_id=asked.runId)
     encoder = encoder_of(begun)
     frames: list[dict[str, Any]] = []
     place = await turns.read(asker, begun, lambda event: frames.extend(encoder.take(event)))
-    first = encoder.joined(frames, asked.messages)
+    known = asked.messages
+    if not known:
+        history, _ = await _history(turns, asker, asked.threadId)
+        known = history.messages(without=encoder.turn.message_id)
+    first = encoder.joined(frames, known)
     translation = Translation(encoder, stops_from=place.seq + 1)
     if encoder.turn.is_stopped:
         translation.is_done = True
         first += encoder.stop()
-    said = [Said("", msgspec.json.encode(frame)) for frame in first]
-    return Stream(begun, translation, str(place), said)
+    return Stream(begun, translation, str(place), _group(first, place))
+
+
+async def _told(turns: Turns, asker: Asker, asked: RunAgentInput) -> Stream | None:
+    """Return what was said in a thread where nothing is at work; None if that is nothing."""
+    history, place = await _history(turns, asker, asked.threadId)
+    messages = history.messages()
+    if not messages:
+        return None
+    begun = Begun(thread_id=asked.threadId, after=str(place), wire_run_id=asked.runId)
+    encoder = encoder_of(begun)
+    translation = Translation(encoder)
+    translation.is_done = True
+    first = [*encoder.joined([], messages), *encoder.stop()]
+    return Stream(begun, translation, str(place), _group(first, place))
+
+
+async def _history(turns: Turns, asker: Asker, thread_id: str) -> tuple[AgUiHistory, Position]:
+    history = AgUiHistory(thread_id)
+    place = await turns.read(asker, await turns.whole(asker, thread_id), history.take)
+    return history, place
+
+
+def _group(frames: list[dict[str, Any]], place: Position) -> list[Said]:
+    """Who has only a part of these frames has to join anew: only the last one has a place."""
+    places = [""] * (len(frames) - 1) + [str(place)]
+    return [Said(at, msgspec.json.encode(frame)) for at, frame in zip(places, frames, strict=True)]
 
 
 def encoder_of(begun: Begun) -> AgUiTurn:
@@ -215,11 +262,10 @@ class AgUiEndpoint:
     async def run(self, request: Request) -> Response:
         """Take a message, or answers, and stream the run; with ``Last-Event-ID``, its rest."""
         asker, asked = await self._read(request)
-        stream = await ran(self._turns, asker, asked)
         last_id = request.headers.get("last-event-id")
         if last_id:
-            stream = await replayed(self._turns, asker, stream.begun, last_id)
-        return await self._streamed(asker, stream)
+            return await self._streamed(asker, await ran_again(self._turns, asker, asked, last_id))
+        return await self._streamed(asker, await ran(self._turns, asker, asked))
 
     async def connect(self, request: Request) -> Response:
         """Stream what is at work in the thread, from the middle; nothing when nothing is."""
@@ -228,8 +274,6 @@ class AgUiEndpoint:
         if stream is None:
             # A stream that ends at once, for `HttpAgent` takes a 204 for a failure.
             return Response(b": idle\n\n", headers=HEADERS)
-        if stream.translation.is_done:
-            return Response(_events(stream.first), headers=HEADERS)
         return await self._streamed(asker, stream)
 
     async def stop(self, request: Request) -> Response:
@@ -243,6 +287,8 @@ class AgUiEndpoint:
         return asker, read_input(await self._turns.body(request))
 
     async def _streamed(self, asker: Asker, stream: Stream) -> Response:
+        if stream.translation.is_done:
+            return Response(_events(stream.first), headers=HEADERS)
         connection = await self._turns.open(asker, stream.begun, stream.after)
         return TurnResponse(
             self._turns,

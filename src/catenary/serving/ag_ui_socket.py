@@ -10,11 +10,23 @@ from starlette.types import Receive, Send
 from catenary.connection import Connection
 from catenary.errors import CloseCode
 from catenary.serving.admission import Refusal
-from catenary.serving.ag_ui import Stream, joined, ran, read_input, replayed
+from catenary.serving.ag_ui import (
+    RunAgentInput,
+    Stream,
+    joined,
+    joined_again,
+    ran,
+    ran_again,
+    read_input,
+    replayed,
+)
 from catenary.serving.turn_store import Begun
 from catenary.serving.turns import Asker, Turns
 from catenary.serving.wire_socket import STREAMS_LIMIT, OnAbort, SocketStream, WireSocket
 from catenary.wires.translation import Said, Translation
+
+NOTHING_MORE = 1008
+"""The close code of a stream that is not worth coming back for."""
 
 
 class _Abort(msgspec.Struct, kw_only=True):
@@ -29,6 +41,10 @@ class AgUiSocket(WireSocket):
     It is closed with 1000 after the run. ``{"type": "abort", "runId": …}``
     cancels it. On ``/ws/ag-ui/connect`` the input joins what is at work in its
     thread instead; where nothing is, the socket is closed at once.
+
+    With ``?last_event_id=`` each event comes with its place, as ``{"id",
+    "chunk"}``. A client that was cut off sends the same input again with the
+    last place that it has, and gets the rest.
     """
 
     def __init__(
@@ -57,8 +73,7 @@ class AgUiSocket(WireSocket):
         self.turns.admission.check_ready()
         self.turns.check_rate(self.asker)
         asked = read_input(self.turns.checked(text))
-        is_connect = self.asker.request.url.path.endswith("/connect")
-        stream = await (joined if is_connect else ran)(self.turns, self.asker, asked)
+        stream = await self._asked(asked)
         if stream is not None:
             self._begun[asked.runId] = stream.begun
             if asked.runId in self._aborted:
@@ -67,6 +82,16 @@ class AgUiSocket(WireSocket):
             await self.streamed(stream)
             del self._begun[asked.runId]
         await self.ended()
+
+    async def _asked(self, asked: RunAgentInput) -> Stream | None:
+        after = self.asker.request.query_params.get("last_event_id")
+        if self.asker.request.url.path.endswith("/connect"):
+            if after:
+                return await joined_again(self.turns, self.asker, asked, after)
+            return await joined(self.turns, self.asker, asked)
+        if after is None:
+            return await ran(self.turns, self.asker, asked)
+        return await ran_again(self.turns, self.asker, asked, after or None)
 
     async def streamed(self, stream: Stream) -> None:
         """Stream a run to its stop."""
@@ -79,16 +104,33 @@ class AgUiSocket(WireSocket):
                 lambda connection: _Stream(connection, self, stream.translation),
             )
 
+    @property
+    def _comes_back(self) -> bool:
+        """Whether its client knows places, and comes back with the last one."""
+        return "last_event_id" in self.asker.request.query_params
+
+    @property
+    def tells_places(self) -> bool:
+        """Whether each event comes with its place."""
+        return self._comes_back
+
     async def say(self, said: Said) -> None:
         """Send one event."""
-        await self.put(said.frame)
+        if self.tells_places:
+            named = msgspec.json.encode(said.place)
+            await self.put(b'{"id":%b,"chunk":%b}' % (named, said.frame))
+        else:
+            await self.put(said.frame)
 
     async def ended(self) -> None:
         """Close: the run was this socket's only one."""
         await self.close(CloseCode.NORMAL, "")
 
     async def refuse(self, name: str, refusal: Refusal) -> None:
-        """Say that the run failed before it began."""
+        """Say that the run failed before it began, or to come back."""
+        if self._comes_back and refusal.retry_after is not None:
+            await self.close(CloseCode.OVERLOADED, refusal.message)
+            return
         error = {"type": "RUN_ERROR", "message": refusal.message, "code": refusal.error}
         await self.put(msgspec.json.encode(error))
         await self.ended()
@@ -112,15 +154,15 @@ class TanStackSocket(AgUiSocket):
     async def _replay(self, wire_run_id: str, offset: str) -> None:
         begun = await self.turns.store.find_run(self.asker.log_id, wire_run_id)
         if begun is None or not await self.turns.may_use(self.asker, begun.thread_id):
-            await self.close(1008, "there is nothing to resume")
+            await self.close(NOTHING_MORE, "there is nothing to resume")
             return
         await self.streamed(await replayed(self.turns, self.asker, begun, offset))
         await self.close(CloseCode.NORMAL, "")
 
-    async def say(self, said: Said) -> None:
-        """Send one event with its place."""
-        named = msgspec.json.encode(said.place)
-        await self.put(b'{"id":%b,"chunk":%b}' % (named, said.frame))
+    @property
+    def tells_places(self) -> bool:
+        """Always."""
+        return True
 
     async def ended(self) -> None:
         """Stay: the conversation goes on with the next run."""
@@ -142,8 +184,9 @@ class _Stream(SocketStream):
         """The last event says it."""
 
     async def _break_off(self, problem: str) -> None:
-        # The run goes on, so no event may end it; its reader comes back.
-        await self.socket.close(CloseCode.RESTARTING, problem)
+        # The run goes on, so no event may end it; its reader comes back, if that helps.
+        code = CloseCode.RESTARTING if self.translation.can_go_on else NOTHING_MORE
+        await self.socket.close(code, problem)
 
 
 def _abort_in(text: str) -> _Abort | None:

@@ -16,7 +16,7 @@ from catenary.serving.sse import HEADERS
 from catenary.serving.turn_store import Begun
 from catenary.serving.turns import Asker, Turns
 from catenary.wires.native import payload_of, split_frames
-from catenary.wires.translation import Said, Translation
+from catenary.wires.translation import Problem, Said, Translation
 
 _BODY = "http.response.body"
 _HEARTBEAT = b'{"type":"heartbeat"'
@@ -42,7 +42,7 @@ class TurnTransport(AwaitedTransport):
 
     def _give_up_waiting(self) -> None:
         if not self.translation.encoder.turn.is_started:
-            self.translation.problem = "no agent began to answer"
+            self.translation.problem = Problem.SILENCE
             self.close(CloseCode.NORMAL, "")
 
     def pause_reading(self) -> None:

@@ -136,6 +136,9 @@ class Turns:
         """
         Give a message of the user to the application; return the turn that answers it.
 
+        Its ``message_id`` is what the client calls the message; other clients
+        of the user see it too.
+
         The same command again finds the turn that it began, unless that failed
         or was cancelled: then it is another attempt.
 
@@ -150,6 +153,13 @@ class Turns:
         async with self._beginning.setdefault(place, asyncio.Lock()):
             return await self._begin(asker, thread_id, command_id, data, wire_run_id)
 
+    async def begun_by(self, asker: Asker, thread_id: str, command_id: str) -> Begun | None:
+        """Return the turn that a command began, if that is the latest of its thread."""
+        if not await self.may_use(asker, thread_id):
+            return None
+        latest = await self.store.find(asker.log_id, thread_id)
+        return latest if latest is not None and _is_by(latest, command_id) else None
+
     async def _begin(
         self,
         asker: Asker,
@@ -161,7 +171,7 @@ class Turns:
         former = await self.store.find(asker.log_id, thread_id)
         if former is not None and former.message_id is not None:
             turn = await self.seen(asker, former)
-            if former.message_id == f"msg_{command_id}":
+            if _is_by(former, command_id):
                 if turn.ending not in {Ending.FAILED, Ending.CANCELLED}:
                     return former
                 command_id = f"{command_id}_{secrets.token_hex(4)}"
@@ -177,8 +187,10 @@ class Turns:
         message = ClientMessage(
             type="user_message", id=command_id, thread_id=thread_id, data=dict(data)
         )
+        named = data["message_id"] if isinstance(data["message_id"], str) else None
+        source = msgspec.structs.replace(asker.source, client_message_id=named)
         await self.store.keep(asker.log_id, begun)
-        reply = msgspec.json.decode(await self._factory.service.handle(asker.source, message))
+        reply = msgspec.json.decode(await self._factory.service.handle(source, message))
         if reply["type"] == "error":
             await self.store.forget(asker.log_id, begun, former)
             raise refusal_of(ProtocolError(reply["code"], reply["message"]))
@@ -247,6 +259,11 @@ class Turns:
         ]
         return others if found is None else [found, *others]
 
+    async def whole(self, asker: Asker, thread_id: str) -> Begun:
+        """Return all that the log has of a thread, as what to read."""
+        place = await self._log.locate(asker.log_id, "start")
+        return Begun(thread_id=thread_id, after=str(place))
+
     async def seen(self, asker: Asker, begun: Begun) -> Turn:
         """Return a turn as its events through now tell it."""
         turn = begun.turn()
@@ -312,6 +329,12 @@ class Turns:
     def _wanted(self, asker: Asker, begun: Begun, after: str | None) -> Wanted:
         threads = frozenset({begun.thread_id})
         return Wanted(after=after or begun.after, log_id=asker.log_id, thread_ids=threads)
+
+
+def _is_by(begun: Begun, command_id: str) -> bool:
+    """Whether a command began this turn, or another attempt of it."""
+    name = f"msg_{command_id}"
+    return begun.message_id == name or (begun.message_id or "").startswith(f"{name}_")
 
 
 def refusal_of(error: ProtocolError) -> Refusal:

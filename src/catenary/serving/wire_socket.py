@@ -31,6 +31,11 @@ logger = logging.getLogger("catenary.serving")
 STREAMS_LIMIT = 32
 """So many streams one socket may have at a time."""
 
+PING = '{"type":"ping"}'
+"""What a browser sends to find out whether a socket lives, for it is not shown the protocol's pings."""
+
+PONG = b'{"type":"pong"}'
+
 OnAbort = Literal["cancel", "detach"]
 """What the abort of a client does: cancel the run, or leave it alone."""
 
@@ -92,7 +97,10 @@ class WireSocket(abc.ABC):
                     text = (message.get("bytes") or b"").decode(errors="replace")
                 if not await self._is_allowed(text):
                     return
-                await self.take(text)
+                if text == PING:
+                    await self.put(PONG)
+                else:
+                    await self.take(text)
         except PeerGone:
             return
         finally:

@@ -15,7 +15,7 @@ from catenary.validate.bridges import Bridge, RemoteBridge, ServedBridge
 from catenary.validate.field import FAULTS_SHOWN, Field
 from catenary.validate.results import Outcome, Report, Verdict
 from catenary.validate.rows import Need, Pace, Row, Scale, Suite
-from catenary.validate.stores import LoadBalancer, RedisServer
+from catenary.validate.stores import LoadBalancer, NatsServer, RedisServer
 from catenary.validate.surroundings import surroundings
 
 logger = logging.getLogger("catenary.validate")
@@ -153,9 +153,11 @@ def missing_here(row: Row, bridge: Bridge) -> list[Need]:
         met.add(Need.PROCESS)
         if RedisServer.is_installed():
             met.add(Need.REDIS)
+        if NatsServer.is_installed():
+            met.add(Need.NATS)
         if LoadBalancer.is_installed():
             met.add(Need.LOAD_BALANCER)
-    return [need for need in row.needs if need not in met]
+    return [need for need in Need if need in row.needs and need not in met]
 
 
 def _left_out(row: Row, why: str) -> Outcome:

@@ -18,6 +18,7 @@ class Need(enum.StrEnum):
         "it kills, freezes or restarts the server, which only one that this command starts allows"
     )
     REDIS = "it needs a Redis that this command starts: install redis-server, and catenary[redis]"
+    NATS = "it needs a NATS server that this command starts: install nats-server 2.12 or later"
     LOAD_BALANCER = "it needs a load balancer that this command starts: install haproxy"
 
 

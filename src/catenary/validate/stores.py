@@ -1,4 +1,4 @@
-"""Servers that a validation starts beside the bridge: a Redis for its log, a load balancer."""
+"""Servers that a validation starts beside the bridge: a store for its log, a load balancer."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import contextlib
 import shutil
 import signal
 import socket
+import sys
 import tempfile
 from asyncio.subprocess import DEVNULL, Process
 from collections.abc import Sequence
@@ -130,6 +131,30 @@ class RedisServer(StartedServer):
     def url(self) -> str:
         """The URL of an event log on it, whose term goes on when it is started again."""
         return f"redis://127.0.0.1:{self.port}/0?trust_restart=1"
+
+
+class NatsServer(StartedServer):
+    """A NATS server that keeps its streams in files."""
+
+    @staticmethod
+    def is_installed() -> bool:
+        """Whether there is a nats-server, on the path or beside Python."""
+        return _nats_program() is not None
+
+    def _command(self) -> Sequence[str]:
+        program = _nats_program() or "nats-server"
+        address = ("--addr", "127.0.0.1", "--port", str(self.port))
+        return (program, *address, "--jetstream", "--store_dir", str(self.directory))
+
+    @property
+    def url(self) -> str:
+        """The URL of an event log on it, whose term goes on when it is started again."""
+        return f"nats://127.0.0.1:{self.port}?trust_restart=1"
+
+
+def _nats_program() -> str | None:
+    beside = Path(sys.executable).parent / "nats-server"
+    return str(beside) if beside.exists() else shutil.which("nats-server")
 
 
 class LoadBalancer(StartedServer):

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from catenary.validate.results import Surroundings
 
-PACKAGES = ("uvicorn", "uvloop", "websockets", "msgspec", "starlette", "redis", "nats-py")
+PACKAGES = ("uvicorn", "uvloop", "websockets", "msgspec", "starlette", "redis")
 
 
 def surroundings() -> Surroundings:

@@ -169,15 +169,17 @@ class AgUiTurn:
         if self._text is None or self._text[:3] != (kind, message, owner):
             frames = self._closed()
             id = message if kind == "text" else f"{kind}_{message}"
-            # Counted, so that it does not depend on how text was merged.
-            self._openings[id] += 1
-            if self._openings[id] > 1:
-                id = f"{id}_{self._openings[id]}"
+            id = self._counted(id)
             self._text = (kind, message, owner, id)
             frames += self._text_begun(kind, owner, id)
         word = "TEXT_MESSAGE_CONTENT" if kind == "text" else "REASONING_MESSAGE_CONTENT"
         said = self._tagged(event, type=word, messageId=self._text[3], delta=delta)
         return [*frames, said]
+
+    def _counted(self, id: str) -> str:
+        """Return the id of a message: not that of a former one, however text was merged."""
+        self._openings[id] += 1
+        return id if self._openings[id] == 1 else f"{id}_{self._openings[id]}"
 
     def _thought(self, event: WebSocketEvent) -> list[Frame]:
         text = event.data.get("thinking")
@@ -213,7 +215,8 @@ class AgUiTurn:
         result = self._tagged(
             event,
             type="TOOL_CALL_RESULT",
-            messageId=f"result_{call}",
+            # A call that was held up for its approval ends again when that has come.
+            messageId=self._counted(f"result_{call}"),
             toolCallId=call,
             content=content,
             role="tool",

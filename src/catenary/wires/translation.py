@@ -6,6 +6,7 @@ Pure: no I/O, no clock.
 
 from __future__ import annotations
 
+import enum
 from typing import Any, NamedTuple, Protocol
 
 import msgspec
@@ -35,6 +36,19 @@ class Said(NamedTuple):
     frame: bytes
 
 
+class Problem(enum.StrEnum):
+    """Why nothing more can be said on a stream although its turn goes on."""
+
+    GAP = "events of this answer are no longer kept"
+    CLOSING = "the server restarts"
+    SILENCE = "no agent began to answer"
+
+    @property
+    def is_final(self) -> bool:
+        """Whether another stream could not say more either."""
+        return self is not Problem.CLOSING
+
+
 class _Head(msgspec.Struct):
     type: str
     seq: int | None = None
@@ -62,7 +76,12 @@ class Translation:
         self._stops_from = stops_from
         self._skips = skips
         self.is_done = False
-        self.problem: str | None = None
+        self.problem: Problem | None = None
+
+    @property
+    def can_go_on(self) -> bool:
+        """Whether another stream can say what this one did not."""
+        return self.problem is None or not self.problem.is_final
 
     def take(self, payload: bytes) -> list[Said]:
         """Return the frames of one native message."""
@@ -70,9 +89,9 @@ class Translation:
         if head.seq is not None:
             return self._take(decode_event(payload))
         if head.type == "gap" and self.encoder.turn.is_started:
-            self.problem = "events of this answer are no longer kept"
+            self.problem = Problem.GAP
         elif head.type == "closing":
-            self.problem = "the server restarts"
+            self.problem = Problem.CLOSING
         return []
 
     def _take(self, event: WebSocketEvent) -> list[Said]:

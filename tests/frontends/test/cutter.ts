@@ -5,6 +5,7 @@ export class Cutter {
   cuts = 0;
   readonly #server: Server;
   readonly #open = new Set<Socket>();
+  readonly #frozen = new Set<Socket>();
 
   private constructor(server: Server) {
     this.#server = server;
@@ -23,6 +24,19 @@ export class Cutter {
     return `127.0.0.1:${(this.#server.address() as AddressInfo).port}`;
   }
 
+  /** Cut all connections now. */
+  cut(): void {
+    for (const socket of this.#open) {
+      this.cuts++;
+      socket.resetAndDestroy();
+    }
+  }
+
+  /** Carry nothing more on the connections that are open, and say nothing of it. */
+  freeze(): void {
+    for (const socket of this.#open) this.#frozen.add(socket);
+  }
+
   async stop(): Promise<void> {
     for (const socket of this.#open) socket.destroy();
     await new Promise((resolve) => this.#server.close(resolve));
@@ -32,13 +46,15 @@ export class Cutter {
     const server = connect(port, "127.0.0.1");
     let left = limit;
     const end = (): void => {
+      if (this.#frozen.has(client)) return;
       client.destroy();
       server.destroy();
       this.#open.delete(client);
     };
     this.#open.add(client);
-    client.pipe(server);
+    client.on("data", (data: Buffer) => this.#frozen.has(client) || server.write(data));
     server.on("data", (data: Buffer) => {
+      if (this.#frozen.has(client)) return;
       client.write(data.subarray(0, left));
       left -= data.length;
       if (left > 0) return;

@@ -1,10 +1,10 @@
 import { spawn, type ChildProcess } from "node:child_process";
 import { once } from "node:events";
 import { existsSync } from "node:fs";
-import { fileURLToPath } from "node:url";
+import { join } from "node:path";
 
 const KEY = "an-api-key-for-the-tests";
-const VENV = fileURLToPath(new URL("../../../.venv/bin/python", import.meta.url));
+const VENV = join(import.meta.dirname, "../../../.venv/bin/python");
 
 /** A run as the server knows it: what the agent emitted. */
 export interface Run {
@@ -27,7 +27,7 @@ export class Server {
   /** `port` 0 chooses a free one. */
   static async start(port = 0, env: Record<string, string> = {}): Promise<Server> {
     const python = process.env["CATENARY_PYTHON"] ?? (existsSync(VENV) ? VENV : "python3");
-    const app = fileURLToPath(new URL("../app.py", import.meta.url));
+    const app = join(import.meta.dirname, "../app.py");
     const child = spawn(python, [app, String(port)], {
       stdio: ["ignore", "pipe", "inherit"],
       env: { ...process.env, ...env },

@@ -8,17 +8,18 @@ from typing import Any
 
 import msgspec
 
-from catenary.errors import LogUnavailable, RunClosed, UsageError
+from catenary.errors import LogUnavailable
 from catenary.eventlog.batch import Part, pack_entries
-from catenary.eventlog.committer_group import Outcome
 from catenary.eventlog.entry import Entry
 from catenary.eventlog.epoch import new_epoch
 from catenary.eventlog.redis.keys import Keys
 from catenary.eventlog.redis.link import Call
-from catenary.eventlog.redis.runs import RunStart, cancel_of
+from catenary.eventlog.redis.runs import cancel_of
 from catenary.eventlog.redis.store import Store
 from catenary.eventlog.redis.stored import encode
 from catenary.eventlog.redis.stream import RedisStream
+from catenary.eventlog.shared_appending import Appended, SharedAppending
+from catenary.eventlog.shared_runs import RunStart
 from catenary.events import RUN_ENDS
 from catenary.grammar import OpenTool, Step
 from catenary.position import Position
@@ -26,41 +27,20 @@ from catenary.position import Position
 _decode = msgspec.msgpack.Decoder(list[list[Any]]).decode
 
 _APPENDED, _REFUSED = 1, 2
-_KNOWN = "a run with this id has been before"
 
 
-class Appending:
-    """
-    A batch on its way into the store, through as many attempts as it takes.
-
-    What the store refuses is taken out, and the rest is tried again under the
-    same number. ``holder`` is who must hold the runs that it goes on with.
-    """
+class Appending(SharedAppending):
+    """A batch on its way into Redis."""
 
     def __init__(
         self, stream: RedisStream, entries: Sequence[Entry], number: int, holder: str
     ) -> None:
+        super().__init__(stream, entries, holder)
         self.stream = stream
         self.number = number
-        self.holder = holder
-        self.entries: list[Entry] = list(entries)
-        self.refused: list[tuple[Entry, Exception]] = []
-        self.repeated: list[tuple[Entry, Position]] = []
-        self.ours_no_more: dict[str, str] = {}
-        """The runs that the store says are not this holder's, and why."""
-        self.cancels: dict[str, bytes] = {}
         self.must_fold = False
         self.runs_fields = 0
         self._parts: list[Part] | None = None
-        self._epoch, self._first, self._at = "", 0, 0
-        closed: dict[str, Exception] = dict(stream.refused)
-        if closed or any(entry.key is not None for entry in self.entries):
-            self._take_out(closed, {})
-
-    @property
-    def is_over(self) -> bool:
-        """Whether nothing is left to append."""
-        return not self.entries
 
     # To the store
 
@@ -93,87 +73,21 @@ class Appending:
     def take(self, answer: list[Any]) -> bool:
         """Take the script's answer; False if the rest must be tried again."""
         if answer[0] == _APPENDED:
-            _, self._epoch, self._first, self._at, cancels, must_fold, self.runs_fields = answer
+            _, epoch, first, at, cancels, must_fold, self.runs_fields = answer
+            self.appended.append(Appended(self.entries, epoch, first, at))
+            self.entries = []
             self.must_fold = bool(must_fold)
-            self.cancels = {run: cancel.encode() for run, cancel in cancels}
+            self.cancels = {run: cancel_of(cancel.encode()) for run, cancel in cancels}
             return True
         if answer[0] != _REFUSED:
             raise LogUnavailable(f"a later batch of {self.stream.log_id!r} is in the log already")
         _, closed, known = answer
-        self.ours_no_more.update(closed)
-        self._take_out(
-            {run: RunClosed(run, reason) for run, reason in closed},
-            {key: (digest, Position(epoch, seq)) for key, digest, epoch, seq in known},
+        self.refuse(
+            dict(closed),
+            {key: (bytes.fromhex(d), Position(epoch, seq)) for key, d, epoch, seq in known},
         )
         self._parts = None
         return self.is_over
-
-    def _take_out(
-        self, closed: dict[str, Exception], known: dict[str, tuple[str, Position]]
-    ) -> None:
-        left: list[Entry] = []
-        first_of: dict[str, Entry] = {}
-        broken = {
-            entry.whole: closed[entry.run_id]
-            for entry in self.entries
-            if entry.whole and entry.step is not Step.ASIDE and entry.run_id in closed
-        }
-        for entry in self.entries:
-            of_run = entry.run_id if entry.step is not Step.ASIDE else None
-            if entry.key is not None and entry.key in known:
-                self._take_known(entry, *known[entry.key], closed)
-            elif of_run is not None and of_run in closed:
-                self.refused.append((entry, closed[of_run]))
-            elif entry.whole in broken:
-                self.refused.append((entry, broken[entry.whole]))
-            elif (
-                entry.key is not None
-                and (first := first_of.setdefault(entry.key, entry)) is not entry
-            ):
-                first.receipt.share(entry.receipt)
-            else:
-                left.append(entry)
-        self.entries = left
-
-    def _take_known(
-        self, entry: Entry, digest: str, place: Position, closed: dict[str, Exception]
-    ) -> None:
-        if digest != entry.digest.hex():
-            text = f"the idempotency key {entry.key!r} was used for another event of "
-            self.refused.append((entry, UsageError(f"{text}{self.stream.log_id!r}")))
-        else:
-            self.repeated.append((entry, place))
-        if entry.step is Step.START and entry.run_id is not None:
-            # Whatever this process made of the start, the run is not its own.
-            closed[entry.run_id] = RunClosed(entry.run_id, _KNOWN)
-            self.ours_no_more[entry.run_id] = _KNOWN
-
-    # To everyone
-
-    def tell(self, outcome: Outcome) -> None:
-        """Add what became of the batch to an outcome."""
-        stream = self.stream
-        epoch, at = self._epoch, self._at
-        seq = self._first
-        for entry in self.entries:
-            outcome.appended.append((stream, entry, entry.to_record(epoch, seq, at)))
-            seq += 1
-        outcome.refused += [(stream, entry, error) for entry, error in self.refused]
-        outcome.repeated += [(stream, entry, place) for entry, place in self.repeated]
-        if self.ours_no_more or self.cancels:
-            outcome.effects.append(self._note_runs)
-
-    def _note_runs(self) -> None:
-        for run_id, reason in self.ours_no_more.items():
-            run = self.stream.runs.get(run_id)
-            if run is not None and self.holder:
-                run.close(reason)
-                self.stream.open_runs.discard(run_id)
-        for run_id, packed in self.cancels.items():
-            run = self.stream.runs.get(run_id)
-            if run is not None and run.is_open and not run.is_cancel_requested:
-                for tell in self.stream.cancel(run, *cancel_of(packed)):
-                    tell()
 
 
 class _Described:

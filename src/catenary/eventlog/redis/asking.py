@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any
 
 import msgspec
 
 from catenary.eventlog.entry import Entry
-from catenary.eventlog.redis.keeping import apply_once
 from catenary.eventlog.redis.keys import BUCKETS, Keys
 from catenary.eventlog.redis.link import Call
 from catenary.eventlog.redis.reading import records_between
@@ -23,10 +21,10 @@ from catenary.eventlog.redis.runs import (
 from catenary.eventlog.redis.store import Store
 from catenary.eventlog.redis.stored import encode
 from catenary.eventlog.redis.stream import RedisStream
+from catenary.eventlog.shared_folding import apply_once, fold_waiting, kept_fold
 from catenary.eventlog.stream import HeldRun
-from catenary.fold import RunFold, RunState, decode_state
+from catenary.fold import RunFold, RunState
 from catenary.position import Position
-from catenary.wires.native import event_of
 
 _decode_member = msgspec.msgpack.Decoder(tuple[str, str]).decode
 _decode_due = msgspec.msgpack.Decoder(tuple[str, str, str]).decode
@@ -213,15 +211,11 @@ def fold(
     """Fold a run through ``head``, then what waits. Without a store all of it waits."""
     folded = RunFold()
     if store is not None:
-        kept: Any = store.command(stream.bucket, "HGET", stream.names.runs, f"f:{run.run_id}")
-        folded = RunFold(decode_state(kept)) if kept is not None else RunFold()
+        folded = kept_fold(
+            store.command(stream.bucket, "HGET", stream.names.runs, f"f:{run.run_id}")
+        )
         after = max(folded.last_seq, run.first_seq - 1)
         for record in records_between(store, stream.at(now), after, head.seq):
             if record.run_id == run.run_id:
                 apply_once(folded, record)
-    seq = max(head.seq, folded.last_seq)
-    for entry in waiting:
-        # Its number is not known yet; that it is above the head is all that folding needs.
-        seq += 1
-        folded.apply(event_of(entry.to_record(head.epoch or "new", seq, 0)))
-    return folded.state
+    return fold_waiting(folded, waiting, head)

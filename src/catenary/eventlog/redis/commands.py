@@ -23,7 +23,7 @@ def claim(
     command_id: str,
     digest: bytes,
     holder: str,
-    is_living: Callable[[str], bool],
+    is_living: Callable[[Store, str], bool],
 ) -> Claim:
     """Claim an id, or say what became of it; ``is_living`` knows which processes there are."""
     answer = _claim(store, log, "claim", command_id, digest, holder)
@@ -37,7 +37,7 @@ def claim(
     by = answer[1].decode()
     if by == holder:
         return Claim(ClaimState.HELD)
-    return Claim(ClaimState.ELSEWHERE if is_living(by) else ClaimState.INTERRUPTED)
+    return Claim(ClaimState.ELSEWHERE if is_living(store, by) else ClaimState.INTERRUPTED)
 
 
 def reclaim(store: Store, log: LogAt, command_id: str, holder: str) -> None:

@@ -167,12 +167,14 @@ class DutifulLog(RunningLog):
     async def _close_lost_runs(self) -> None:
         """End the runs of processes whose lease is over, and what was left half taken over."""
         holders = await self._ask(asking.all_open, self.keys)
+        # Asked after that: whoever holds a run had a lease before.
+        alive = await self._ask(self._who_lives)
         for (log_id, run_id), holder in holders.items():
             stream = self.stream(log_id)
             is_lost = (
                 self._is_forgotten(stream, run_id)
                 if holder == self.holder
-                else holder and holder not in self._alive
+                else holder and holder not in alive
             )
             if not is_lost or not self._lease.may_judge(time.monotonic()):
                 continue

@@ -11,14 +11,15 @@ from catenary.eventlog.epoch import new_epoch
 from catenary.eventlog.model import Retention
 from catenary.eventlog.redis.keys import Keys
 from catenary.eventlog.redis.reading import CHUNK_EVENTS, LogAt, read_chunk
-from catenary.eventlog.redis.runs import RUN_FIELDS, RunStart, fields_of, stored_runs
+from catenary.eventlog.redis.runs import RUN_FIELDS, fields_of, stored_runs
 from catenary.eventlog.redis.store import Store
 from catenary.eventlog.redis.stored import Header, batch_of, encode, records_of
 from catenary.eventlog.redis.stream import RedisStream
 from catenary.eventlog.retention import tombstone
-from catenary.fold import RunFold, decode_state, encode_state
-from catenary.record import Record, merge_adjacent, rest_after
-from catenary.wires.native import event_of
+from catenary.eventlog.shared_folding import apply_once, kept_fold
+from catenary.eventlog.shared_runs import RunStart
+from catenary.fold import RunFold, encode_state
+from catenary.record import Record, merge_adjacent
 
 COMPACT_EVENTS = 1000
 COMPACT_BYTES = 256 * 1024
@@ -80,7 +81,7 @@ def _drop(
             log.bucket, "HMGET", log.keys.runs, *(f"f:{run_id}" for run_id in open_ids)
         )
         for run_id, packed in zip(open_ids, kept, strict=True):
-            folds[run_id] = RunFold(decode_state(packed)) if packed is not None else RunFold()
+            folds[run_id] = kept_fold(packed)
     touched: dict[str, RunFold] = {}
     for header, batch in dropped:
         for record in records_of(batch, header):
@@ -98,14 +99,6 @@ def _drop(
         args += [run_id, encode_state(fold.state)]
     due = keys.of_bucket(log.bucket, "due")
     store.call(log.bucket, "fold", (*log.keys[:4], due), *args)
-
-
-def apply_once(fold: RunFold, record: Record) -> None:
-    """Fold what was not folded before; compaction may have joined it with what was."""
-    if record.first_seq <= fold.last_seq < record.seq:
-        record = rest_after(record, fold.last_seq)
-    if record.first_seq > fold.last_seq:
-        fold.apply(event_of(record))
 
 
 def compact(store: Store, log: LogAt, after: int) -> int | None:

@@ -299,11 +299,12 @@ class RunningLog(HearingLog):
         session.then(fence)
         return True
 
-    def _is_living(self, holder: str) -> bool:
+    def _is_living(self, store: Store, holder: str) -> bool:
         """Whether a process lives, as far as this one can know."""
-        if holder == self.holder or holder in self._alive:
+        if holder in self._alive or not self._lease.may_judge(time.monotonic()):
             return True
-        return not self._lease.may_judge(time.monotonic())
+        # One that has just come is not in the list of some seconds ago.
+        return holder in self._who_lives(store)
 
 
 def _holding(stored: StoredRun) -> Holding:

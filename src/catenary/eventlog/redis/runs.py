@@ -7,12 +7,10 @@ from typing import NamedTuple
 
 import msgspec
 
-from catenary.eventlog.entry import Entry
 from catenary.eventlog.model import RunInfo
+from catenary.eventlog.shared_runs import Cancel, RunStart
 from catenary.grammar import OpenTool
-from catenary.wires.native import event_of
 
-_encode = msgspec.json.Encoder().encode
 _decode_tools = msgspec.msgpack.Decoder(dict[str, tuple[str, int]]).decode
 
 
@@ -21,41 +19,14 @@ RUN_FIELDS = "iextf"
 """The kinds of fields that tell of a run, in a log's meta and in its runs; see prelude.lua."""
 
 
-class RunStart(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What the start of a run says, for as long as the run is known."""
-
-    started_at: int
-    user_id: str | None = None
-    thread_id: str | None = None
-    agent_name: str | None = None
-    parent_run_id: str | None = None
-    lease: float | None = None
-
-    @classmethod
-    def of(cls, entry: Entry) -> RunStart:
-        """Return what a start says that waits for its number."""
-        event = event_of(entry.to_record("new", 1, 0))
-        return cls(
-            started_at=event.timestamp,
-            user_id=event.user_id,
-            thread_id=event.thread_id,
-            agent_name=event.agent_name,
-            parent_run_id=event.parent_run_id,
-            lease=event.data.get("lease"),
-        )
-
-    def packed(self) -> bytes:
-        """Return it as it is stored."""
-        return _encode(self)
-
-
 _decode_start = msgspec.json.Decoder(RunStart).decode
-_decode_cancel = msgspec.json.Decoder(tuple[int, str | None, str | None]).decode
+_decode_cancel = msgspec.json.Decoder(Cancel).decode
 
 
-def cancel_of(packed: bytes) -> tuple[int, str | None, str | None]:
+def cancel_of(packed: bytes) -> Cancel:
     """Return when a cancel was asked for, why, and by whom."""
-    return _decode_cancel(packed)
+    cancel: Cancel = _decode_cancel(packed)
+    return cancel
 
 
 class StoredRun(NamedTuple):
@@ -64,7 +35,7 @@ class StoredRun(NamedTuple):
     info: RunInfo
     user_id: str | None
     tools: dict[str, OpenTool]
-    cancel: tuple[int, str | None, str | None] | None
+    cancel: Cancel | None
 
 
 def fields_of(answer: list[bytes]) -> dict[bytes, bytes]:

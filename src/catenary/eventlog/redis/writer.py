@@ -15,7 +15,6 @@ from catenary.eventlog.model import Durability, Retention
 from catenary.eventlog.redis import keeping
 from catenary.eventlog.redis.address import Address
 from catenary.eventlog.redis.appending import Appending, append_all
-from catenary.eventlog.redis.callers import Callers
 from catenary.eventlog.redis.durability import InForce, in_force
 from catenary.eventlog.redis.keys import Keys
 from catenary.eventlog.redis.marks import check_marks
@@ -23,6 +22,7 @@ from catenary.eventlog.redis.scripts import Rules
 from catenary.eventlog.redis.session import Session
 from catenary.eventlog.redis.store import Store
 from catenary.eventlog.redis.stream import RedisStream
+from catenary.eventlog.shared_callers import Callers
 from catenary.eventlog.shared_leases import Lease
 
 P = ParamSpec("P")
@@ -54,7 +54,7 @@ class RedisWriter(CommittingLog):
         self._rules = Rules(retention=self._retention, trust_restart=address.trust_restart)
         self._own_clock = clock
         self._store = Store(address, self._rules, wait=address.wait)
-        self._callers: Callers | None = None
+        self._callers: Callers[Store] | None = None
         self._appendings: dict[int, Appending] = {}
         """The batches that are under way, by their number."""
         self._to_fold: set[RedisStream] = set()
@@ -92,7 +92,7 @@ class RedisWriter(CommittingLog):
         probe = self.keys.of_log("\0probe")
         self._store.call(self.keys.bucket_of("\0probe"), "probe", probe[:5], probe.channel)
         self._renew()
-        self._callers = Callers(self.address, self._rules)
+        self._callers = Callers(lambda: Store(self.address, self._rules), self.address.shown)
 
     def _close_store(self) -> None:
         callers, self._callers = self._callers, None
@@ -180,10 +180,14 @@ class RedisWriter(CommittingLog):
                 self._look_at_held()
         return max(0.01, self._lease.due_in(time.monotonic()))
 
-    def _renew(self) -> None:
+    def _who_lives(self, store: Store) -> frozenset[str]:
+        """Renew this process's lease, and return the processes that live."""
         life = int(self._lease.seconds * 1000)
-        living = self._store.call(0, "lease", [self.keys.leases], self.holder, life)
-        self._alive = frozenset(name.decode() for name in living)
+        living = store.call(0, "lease", [self.keys.leases], self.holder, life)
+        return frozenset(name.decode() for name in living)
+
+    def _renew(self) -> None:
+        self._alive = self._who_lives(self._store)
         self._lease.renewed(time.monotonic())
         if self._store.processes != self._processes:
             self._note_servers(in_force(self._store, self.address, None))

@@ -16,26 +16,27 @@ from catenary.validate.crowd import together
 from catenary.validate.field import Field
 from catenary.validate.processes import BridgeProcess
 from catenary.validate.rows import Need, Pace, Suite
-from catenary.validate.stores import LoadBalancer, RedisServer
+from catenary.validate.stores import LoadBalancer, NatsServer, RedisServer
 from catenary.validate.suites.expectations import expect_grammar, until_ended
 
 failover = Suite("failover", "No event is lost with a node, and every client finds another.")
 
 NODES = (Need.PROCESS, Need.REDIS, Need.LOAD_BALANCER)
+NATS_NODES = (Need.PROCESS, Need.NATS, Need.LOAD_BALANCER)
 PATIENCE = 60.0
 
 
 class Deployment:
-    """Two nodes over one Redis, behind a load balancer, and who publishes through it."""
+    """Two nodes over one store, behind a load balancer, and who publishes through it."""
 
     def __init__(
         self,
-        redis: RedisServer,
+        store: RedisServer | NatsServer,
         nodes: tuple[BridgeProcess, ...],
         balancer: LoadBalancer,
         audience: Audience,
     ) -> None:
-        self.redis = redis
+        self.store = store
         self.nodes = nodes
         self.audience = audience
         self.users: list[str] = []
@@ -90,22 +91,29 @@ class Deployment:
 
 
 @asynccontextmanager
-async def deployed(field: Field) -> AsyncIterator[Deployment]:
-    """Start a Redis, two nodes and a load balancer, and end them with the block."""
+async def deployed(
+    field: Field, kind: type[RedisServer | NatsServer] = RedisServer
+) -> AsyncIterator[Deployment]:
+    """Start a store, two nodes and a load balancer, and end them with the block."""
     async with AsyncExitStack() as stack:
-        redis = await stack.enter_async_context(RedisServer())
-        nodes = BridgeProcess.nodes(2, log=redis.url, heartbeat_interval=2, run_drain_timeout=0.5)
+        store = kind()
+        await stack.enter_async_context(store)
+        nodes = BridgeProcess.nodes(2, log=store.url, heartbeat_interval=2, run_drain_timeout=0.5)
         await together(stack.enter_async_context(node) for node in nodes)
         balancer = await stack.enter_async_context(LoadBalancer([node.port for node in nodes]))
         audience = await stack.enter_async_context(field.audience(nodes[0]))
-        yield Deployment(redis, nodes, balancer, audience)
+        yield Deployment(store, nodes, balancer, audience)
 
 
 async def _under_load(
-    field: Field, harm: Callable[[Deployment], object], *, losses_are_told: bool = False
+    field: Field,
+    harm: Callable[[Deployment], object],
+    *,
+    kind: type[RedisServer | NatsServer] = RedisServer,
+    losses_are_told: bool = False,
 ) -> str:
     """Publish through the load balancer while something is done to what stands behind it."""
-    async with deployed(field) as here:
+    async with deployed(field, kind) as here:
         await here.join(field.some_users(field.pick(full=50, quick=10)))
         publishing = asyncio.create_task(here.publish())
         await asyncio.sleep(0.5)
@@ -139,11 +147,26 @@ async def _under_load(
     pace=Pace.PATIENT,
 )
 async def a_node_is_killed(field: Field) -> str:
+    return await _with_a_node_killed(field, RedisServer)
+
+
+@failover.row(
+    "a node over NATS is killed",
+    asked="two nodes over NATS behind a load balancer, one killed under load: every client ends with every event",
+    needs=NATS_NODES,
+    timeout=90,
+    pace=Pace.PATIENT,
+)
+async def a_node_over_nats_is_killed(field: Field) -> str:
+    return await _with_a_node_killed(field, NatsServer)
+
+
+async def _with_a_node_killed(field: Field, kind: type[RedisServer | NatsServer]) -> str:
     async def kill(here: Deployment) -> None:
         await here.nodes[0].kill()
         field.happened("one node is killed")
 
-    return await _under_load(field, kill)
+    return await _under_load(field, kill, kind=kind)
 
 
 @failover.row(
@@ -172,14 +195,29 @@ async def rolling_restart(field: Field) -> str:
     pace=Pace.PATIENT,
 )
 async def the_logs_server_is_restarted(field: Field) -> str:
-    async def restart(here: Deployment) -> None:
-        await here.redis.kill()
-        field.happened("Redis is killed")
-        await asyncio.sleep(1.0)
-        await here.redis.start()
-        field.happened("Redis is there again")
+    return await _with_the_store_restarted(field, RedisServer)
 
-    return await _under_load(field, restart, losses_are_told=True)
+
+@failover.row(
+    "the NATS server is restarted",
+    asked="the NATS server is killed and started again under load: what was acknowledged is there, or clients are told",
+    needs=NATS_NODES,
+    timeout=90,
+    pace=Pace.PATIENT,
+)
+async def the_nats_server_is_restarted(field: Field) -> str:
+    return await _with_the_store_restarted(field, NatsServer)
+
+
+async def _with_the_store_restarted(field: Field, kind: type[RedisServer | NatsServer]) -> str:
+    async def restart(here: Deployment) -> None:
+        await here.store.kill()
+        field.happened("the store is killed")
+        await asyncio.sleep(1.0)
+        await here.store.start()
+        field.happened("the store is there again")
+
+    return await _under_load(field, restart, kind=kind, losses_are_told=True)
 
 
 @failover.row(
@@ -191,10 +229,10 @@ async def the_logs_server_is_restarted(field: Field) -> str:
 )
 async def the_logs_server_is_frozen(field: Field) -> str:
     async def freeze(here: Deployment) -> None:
-        here.redis.freeze()
+        here.store.freeze()
         field.happened("Redis is frozen")
         await asyncio.sleep(2.0)
-        here.redis.thaw()
+        here.store.thaw()
         field.happened("Redis goes on")
 
     return await _under_load(field, freeze)

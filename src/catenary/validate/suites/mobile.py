@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from bisect import bisect_left
 
@@ -32,7 +33,8 @@ async def _on_the_way(field: Field, profile: Profile) -> str:
         back_at = await travelling
         await through.audience.settle(timeout=20)
         waits = [_wait_after(through, moment) for moment in back_at]
-        measured = judge_network(field, through)
+        # How long the network itself is away says nothing of a reconnect: its end counts, below.
+        measured = judge_network(field, through, reconnects_within=math.inf)
         if not waits:
             return measured
         round_trip = 2 * (profile.faults.delay + profile.faults.jitter)

@@ -1,8 +1,9 @@
-"""Two servers over one Redis, under load, while one of the three fails."""
+"""Two servers over one Redis or NATS, under load, while one of the three fails."""
 
 from __future__ import annotations
 
 import asyncio
+import os
 import random
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
@@ -14,6 +15,7 @@ import pytest
 import pytest_asyncio
 
 from catenary.validate.checker import Fault, OrderingChecker
+from tests.nats_server import NatsServer
 from tests.redis_server import RedisServer
 
 from .bridge_app import ACKNOWLEDGED
@@ -28,6 +30,12 @@ SEED = 20_261_125
 USERS = [f"user_{number}" for number in range(4)]
 CONVERGENCE = 40.0
 ALWAYS = ("--appendonly", "yes", "--appendfsync", "always")
+RARE = (
+    [] if os.environ.get("CATENARY_FAULTS") == "all" else [pytest.mark.skip("CATENARY_FAULTS=all")]
+)
+"""What fails with one store is seldom what another lacks: the rest is run when it is asked for."""
+
+STORES = ["redis", pytest.param("nats", marks=RARE)]
 
 
 class Balanced(httpx.AsyncBaseTransport):
@@ -49,21 +57,30 @@ class Balanced(httpx.AsyncBaseTransport):
 
 class Scene:
     """
-    Two nodes and their Redis; a reader for each user on each node.
+    Two nodes and their store; a reader for each user on each node.
 
     Runs over HTTP are published to either node in turn. Each node reaches
-    Redis through a network of its own.
+    the store through a network of its own.
     """
 
     def __init__(
-        self, directory: Path, *options: str, query: str = "", island: Island | None = None
+        self,
+        directory: Path,
+        *options: str,
+        kind: str = "redis",
+        query: str = "",
+        island: Island | None = None,
     ) -> None:
         self.directory = directory
         place: dict[str, Any] = (
             {"host": island.host, "inside": island.inside} if island is not None else {}
         )
-        self.redis = RedisServer(directory / "redis", *options, **place)
-        self.networks = [SlowProxy(self.redis.host, self.redis.port) for _ in range(2)]
+        self.store: RedisServer | NatsServer
+        if kind == "nats":
+            self.store = NatsServer(directory / "nats")
+        else:
+            self.store = RedisServer(directory / "redis", *options, **place)
+        self.networks = [SlowProxy(self.store.host, self.store.port) for _ in range(2)]
         self.is_direct = island is not None
         self.query = query
         self.checker = OrderingChecker()
@@ -76,7 +93,7 @@ class Scene:
         self.started: list[str] = []
 
     async def open(self, stack: AsyncExitStack) -> None:
-        stack.enter_context(self.redis)
+        stack.enter_context(self.store)
         for number, network in enumerate(self.networks):
             await stack.enter_async_context(network)
             directory = self.directory / f"node{number}"
@@ -84,7 +101,9 @@ class Scene:
             journal = directory / "acknowledged"
             journal.touch()
             self.journals.append(journal)
-            url = self.redis.url if self.is_direct else f"redis://127.0.0.1:{network.port}/0"
+            url = self.store.url
+            if not self.is_direct:
+                url = url.replace(f":{self.store.port}", f":{network.port}")
             node = Server(
                 directory,
                 *("serve", "--log", f"{url}{self.query}"),
@@ -172,9 +191,12 @@ def check_runs(scene: Scene) -> None:
         assert reader.ends.keys() == reader.starts.keys()
 
 
-async def test_a_node_that_is_killed_loses_nothing(tmp_path: Path, stack: AsyncExitStack) -> None:
+@pytest.mark.parametrize("kind", STORES)
+async def test_a_node_that_is_killed_loses_nothing(
+    tmp_path: Path, stack: AsyncExitStack, kind: str
+) -> None:
     """The other node goes on at once, and ends the dead one's runs when its lease is over."""
-    scene = Scene(tmp_path)
+    scene = Scene(tmp_path, kind=kind)
     await scene.open(stack)
     first, second = await scene.start_agents(0), await scene.start_agents(1)
     await asyncio.sleep(1)
@@ -198,46 +220,51 @@ async def test_a_node_that_is_killed_loses_nothing(tmp_path: Path, stack: AsyncE
     assert over_http == {"agent_completed"}
 
 
-async def test_a_redis_that_stands_still_loses_nothing(
-    tmp_path: Path, stack: AsyncExitStack
+@pytest.mark.parametrize("kind", ["redis", "nats"])
+async def test_a_store_that_stands_still_loses_nothing(
+    tmp_path: Path, stack: AsyncExitStack, kind: str
 ) -> None:
     """Frozen for five seconds: events wait, and everything comes once, in order."""
-    scene = Scene(tmp_path)
+    scene = Scene(tmp_path, kind=kind)
     await scene.open(stack)
     await scene.start_agents(0)
     await asyncio.sleep(1)
-    scene.redis.freeze()
+    scene.store.freeze()
     await asyncio.sleep(5)
-    scene.redis.thaw()
+    scene.store.thaw()
     await asyncio.sleep(1)
     assert list(map(str, await scene.settle())) == []
     check_runs(scene)
 
 
-async def test_a_redis_that_is_stopped_and_trusted_loses_nothing(
-    tmp_path: Path, stack: AsyncExitStack
+@pytest.mark.parametrize("kind", STORES)
+async def test_a_store_that_is_stopped_and_trusted_loses_nothing(
+    tmp_path: Path, stack: AsyncExitStack, kind: str
 ) -> None:
-    """Away for five seconds, with AOF always and trust_restart: nothing is lost, nobody is told."""
-    scene = Scene(tmp_path, *ALWAYS, query="?trust_restart=1")
+    """Away for five seconds, on disk and with trust_restart: nothing is lost, nobody is told."""
+    scene = Scene(tmp_path, *ALWAYS, kind=kind, query="?trust_restart=1")
     await scene.open(stack)
     await scene.start_agents(0)
     await asyncio.sleep(1)
-    scene.redis.kill()
+    scene.store.kill()
     await asyncio.sleep(5)
-    scene.redis.start()
+    scene.store.start()
     await asyncio.sleep(1)
     assert list(map(str, await scene.settle())) == []
     check_runs(scene)
 
 
-async def test_a_redis_that_restarts_is_told(tmp_path: Path, stack: AsyncExitStack) -> None:
-    """With AOF always nothing is lost; that it might have been, every reader is told once."""
-    scene = Scene(tmp_path, *ALWAYS)
+@pytest.mark.parametrize("kind", STORES)
+async def test_a_store_that_restarts_is_told(
+    tmp_path: Path, stack: AsyncExitStack, kind: str
+) -> None:
+    """On disk nothing is lost; that it might have been, every reader is told once."""
+    scene = Scene(tmp_path, *ALWAYS, kind=kind)
     await scene.open(stack)
     await asyncio.sleep(1)
-    scene.redis.kill()
+    scene.store.kill()
     await asyncio.sleep(1)
-    scene.redis.start()
+    scene.store.start()
     await asyncio.sleep(1)
     assert faults(await scene.settle()) == {Fault.TOLD_LOSS}
     for reader in scene.readers:
@@ -253,9 +280,9 @@ async def test_a_redis_that_comes_back_empty_is_told(tmp_path: Path, stack: Asyn
     await scene.open(stack)
     await scene.start_agents(0)
     await asyncio.sleep(1)
-    scene.redis.kill()
+    scene.store.kill()
     await asyncio.sleep(1)
-    scene.redis.start()
+    scene.store.start()
     await asyncio.sleep(2)
     for producer in scene.producers:
         producer.is_stopping = True
@@ -270,12 +297,14 @@ async def test_a_redis_that_comes_back_empty_is_told(tmp_path: Path, stack: Asyn
     assert {len(reader.losses) for reader in scene.readers} <= {1, 2}
 
 
-@pytest.mark.parametrize("delay", [0.05, 0.25])
+@pytest.mark.parametrize(
+    ("kind", "delay"), [("redis", 0.05), ("redis", 0.25), pytest.param("nats", 0.25, marks=RARE)]
+)
 async def test_a_slow_store_loses_nothing(
-    tmp_path: Path, stack: AsyncExitStack, delay: float
+    tmp_path: Path, stack: AsyncExitStack, kind: str, delay: float
 ) -> None:
     """Each piece takes long both ways: it is slower, and nothing else."""
-    scene = Scene(tmp_path)
+    scene = Scene(tmp_path, kind=kind)
     await scene.open(stack)
     for network in scene.networks:
         network.delay = delay

@@ -1,0 +1,331 @@
+"""Runs in a NATS log: what is known of them, and who may say what in them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Collection
+from typing import Any
+
+import msgspec
+
+from catenary.eventlog.model import CancelOutcome, RunInfo
+from catenary.eventlog.nats import asking, records
+from catenary.eventlog.nats.hearing import HearingLog
+from catenary.eventlog.nats.names import token
+from catenary.eventlog.nats.reading import read_last
+from catenary.eventlog.nats.records import StoredRun, UsedKey
+from catenary.eventlog.nats.session import Session
+from catenary.eventlog.nats.state import Held
+from catenary.eventlog.nats.store import Store
+from catenary.eventlog.nats.stream import NatsStream
+from catenary.eventlog.receipt import Receipt
+from catenary.eventlog.shared_runs import Cancel, Holding, ending, hold
+from catenary.eventlog.stream import HeldRun, Stream
+from catenary.events import AgentCancelled, AgentError
+from catenary.fold import RunState
+from catenary.position import Position
+
+_encode = msgspec.msgpack.Encoder().encode
+
+
+def _is_anyones(_: Held) -> bool:
+    return True
+
+
+def _is_leased(held: Held) -> bool:
+    return held.lease > 0
+
+
+class RunningLog(HearingLog):
+    """The part of a NATS log that knows runs."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self._forgotten: set[tuple[NatsStream, str]] = set()
+        """Runs that are this process's in the store, and nobody's here."""
+
+    # Looking
+
+    def _locate_word(self, store: Store, stream: NatsStream, word: str) -> Position:
+        state = read_last(store, stream, self._now_ms()).state
+        terms = state.terms
+        if word == "start":
+            return terms.start
+        if word == "open" and state.oldest_open is not None:
+            first = max(state.oldest_open, terms.first)
+            return Position(terms.epoch_of(first), first - 1)
+        return terms.position
+
+    async def runs(
+        self, log_id: str, *, thread_id: str | None = None, only_open: bool = False
+    ) -> list[RunInfo]:
+        """Return the runs of a log, oldest first."""
+        found = await self._ask(asking.runs_of, self.stream(log_id))
+        return [
+            run.info
+            for run in found
+            if (thread_id is None or run.info.thread_id == thread_id)
+            and (run.info.is_open or not only_open)
+        ]
+
+    async def _some(self, wanted: Collection[asking.RunKey]) -> list[RunInfo]:
+        asked = [(self.stream(log_id), run_id) for log_id, run_id in wanted]
+        found = await self._ask(asking.some_runs, asked)
+        return [run.info for run in found if run is not None]
+
+    async def find_run(self, run_id: str) -> list[RunInfo]:
+        """Return the runs with this id."""
+        logs = await self._ask(asking.logs_with_run, run_id)
+        found = await self._some([(log_id, run_id) for log_id in logs])
+        return sorted(found, key=lambda info: info.started_at)
+
+    async def open_runs(self) -> list[RunInfo]:
+        """Return every open run."""
+        held = await self._ask(asking.logs_of)
+        leased = await self._ask(asking.logs_with_leases)
+        found: list[RunInfo] = []
+        for log_id in leased.union(*held.values()):
+            found += await self.runs(log_id, only_open=True)
+        return sorted(found, key=lambda info: info.started_at)
+
+    def folded(self, stream: Stream, run: HeldRun) -> RunState:
+        """Return a run folded so far."""
+        assert isinstance(stream, NatsStream)
+        with self._step():
+            waiting = [entry for entry in stream.uncommitted() if entry.run_id == run.run_id]
+            # What was committed here may not be shown yet: others' events come before it.
+            head = Position(stream.epoch, max(stream.head, run.last_seq))
+        callers = self._callers
+        if callers is None or not run.first_seq:
+            return asking.fold(None, stream, run, head, waiting, self._now_ms())
+        return callers.run_here(asking.fold, stream, run, head, waiting, self._now_ms())
+
+    def knows_run(self, stream: Stream, run_id: str) -> bool:
+        """Return whether a run was ever begun; before the store is open only this process's."""
+        assert isinstance(stream, NatsStream)
+        callers = self._callers
+        if run_id in stream.runs or callers is None:
+            return run_id in stream.runs
+        return callers.run_here(asking.has_run, stream, run_id)
+
+    # Ends
+
+    async def unreported_runs(self, limit: int) -> list[RunInfo]:
+        """Return ended runs that nobody was told of; for a while they are this process's."""
+        found = await self._ask(asking.take_ended, self.stream, self.holder, limit, self._now_ms())
+        return await self._some(found)
+
+    async def mark_reported(self, log_id: str, run_id: str) -> None:
+        """Record that the application was told."""
+        await self._ask(asking.mark_ended, self.stream(log_id), run_id)
+
+    # Cancelling
+
+    async def _store_cancel(
+        self, log_id: str, run_id: str, reason: str | None, by: str | None
+    ) -> tuple[CancelOutcome, list[Callable[[], None]]]:
+        stream = self.stream(log_id)
+
+        def store(session: Session) -> CancelOutcome:
+            is_open, holders, cancel = asking.cancel(
+                session.store, stream, run_id, (reason, by), session.at
+            )
+            if not is_open:
+                is_known = asking.has_run(session.store, stream, run_id)
+                return CancelOutcome.ALREADY_ENDED if is_known else CancelOutcome.NOT_FOUND
+            self._tell_holders(session.store, stream, holders, cancel)
+            return CancelOutcome.STORED
+
+        return await self._do(store, stream), []
+
+    def _tell_holders(
+        self, store: Store, stream: NatsStream, holders: dict[str, str], cancel: Cancel
+    ) -> None:
+        """Tell the processes that hold the runs; who misses it learns with its next append."""
+        by_holder: dict[str, list[str]] = {}
+        for run_id, holder in holders.items():
+            by_holder.setdefault(holder, []).append(run_id)
+        for name, run_ids in by_holder.items():
+            if name == self.holder:
+                self._note_cancels(stream, dict.fromkeys(run_ids, cancel))
+            else:
+                said = b"c" + _encode((stream.log_id, run_ids, cancel))
+                store.tell(self.names.node(name), said)
+
+    # Holding
+
+    def _look_at_held(self) -> None:
+        with self._step():
+            streams = {stream for stream in self._busy.values() if stream.open_runs}
+            streams.update(self._marked.values())
+        asked = [stream for stream in streams if isinstance(stream, NatsStream)]
+        for stream, state in zip(asked, asking.states_of(self._store, asked), strict=True):
+            known = state.runs if state is not None else {}
+            for run_id in list(stream.open_runs):
+                self._look_at_run(stream, run_id, known.get(run_id))
+            for run_id, held in known.items():
+                if held.holder == self.holder and self._is_forgotten(stream, run_id):
+                    self._forgotten.add((stream, run_id))
+            if not any(held.holder == self.holder for held in known.values()):
+                self._unmark(stream)
+
+    def _look_at_run(self, stream: NatsStream, run_id: str, held: Held | None) -> None:
+        run = stream.runs.get(run_id)
+        if run is None:
+            return
+        if held is not None and held.cancel is not None:
+            self._note_cancels(stream, {run_id: held.cancel})
+        if held is None or held.holder != self.holder:
+            self._lose_run(stream, run)
+
+    def _is_forgotten(self, stream: NatsStream, run_id: str) -> bool:
+        """Whether a run that is this process's in the store is nobody's here."""
+        with self._step():
+            run = stream.runs.get(run_id)
+            return (
+                run_id not in stream.open_runs
+                and (run is None or not run.is_open)
+                and all(entry.run_id != run_id for entry in stream.uncommitted())
+            )
+
+    def _unmark(self, stream: NatsStream) -> None:
+        """Take back what was said of a log where no run is held any more."""
+        if self._marked.pop(stream.log_id, None) is not None:
+            subject = self.names.holding(self.holder, stream.log_id)
+            self._store.purge(self.names.values_stream, subject)
+
+    def _lose_run(self, stream: NatsStream, run: HeldRun) -> None:
+        """Somebody else has ended a run that was held here, or holds it now."""
+        with self._step():
+            # What was committed last may have been its end.
+            if run.is_open and run.run_id in stream.open_runs:
+                run.close("it was ended elsewhere, or another process holds it")
+                stream.open_runs.discard(run.run_id)
+
+    def take_over(self, stream: Stream, run_id: str) -> bool:
+        """Hold an open run of another process from now on."""
+        assert isinstance(stream, NatsStream)
+        callers = self._callers
+        if callers is None:
+            return False
+
+        def adopt(store: Store) -> StoredRun | None:
+            self._mark_all(store, [stream])
+            (found,) = asking.adopt(
+                store, stream, self.holder, [run_id], self._now_ms(), may_adopt=_is_anyones
+            )
+            return found
+
+        return self._hold(stream, callers.run_here(adopt))
+
+    def _hold(self, stream: NatsStream, stored: StoredRun | None) -> bool:
+        if stored is None or stored.info.holder != self.holder:
+            return False
+        with self._step():
+            hold(stream, _holding(stored))
+            self._busy[stream.log_id] = stream
+        return True
+
+    async def adopt_runs(
+        self, log_id: str, run_ids: Collection[str], keys: Collection[str]
+    ) -> frozenset[str]:
+        """Know here what other nodes know of leased runs and of idempotency keys."""
+        stream = self.stream(log_id)
+        wanted, asked = list(run_ids), list(keys)
+        if not wanted:
+            # What concerns no run the store decides with the append.
+            return frozenset()
+
+        def adopt(store: Store) -> tuple[list[StoredRun | None], list[UsedKey | None]]:
+            found = asking.adopt(
+                store, stream, self.holder, wanted, self._now_ms(), may_adopt=_is_leased
+            )
+            subjects = [stream.names.known + token(key) for key in asked]
+            used = store.lasts(self.names.events_stream, subjects)
+            return found, [records.decode(u.payload, UsedKey) if u else None for u in used]
+
+        found, used = await self._ask(adopt)
+        elsewhere = set()
+        for run_id, stored in zip(wanted, found, strict=True):
+            if self._hold_again(stream, run_id, stored):
+                continue
+            if stored is not None and stored.info.is_open:
+                elsewhere.add(run_id)
+        with self._step():
+            for key, value in zip(asked, used, strict=True):
+                if value is not None and key not in stream.keys:
+                    receipt = Receipt()
+                    receipt.commit(value.epoch, value.seq)
+                    stream.remember_key(key, value.digest, receipt)
+        return frozenset(elsewhere)
+
+    def _hold_again(self, stream: NatsStream, run_id: str, stored: StoredRun | None) -> bool:
+        """Bring what is known here of a leased run up to the store; True if it is held here."""
+        with self._step():
+            run = stream.runs.get(run_id)
+            if run is not None and run.is_open:
+                seen = stored.info.last_seq if stored is not None else 0
+                is_waiting = any(entry.run_id == run_id for entry in stream.uncommitted())
+                if is_waiting or run.last_seq > seen:
+                    # What is known here is ahead of what the store answered.
+                    return True
+            if stored is None:
+                return run is not None
+            if not stored.info.is_open:
+                ended = stream.runs.setdefault(run_id, HeldRun(run_id, stored.info.thread_id))
+                ended.close("it has ended")
+                stream.open_runs.discard(run_id)
+                return True
+            return self._hold(stream, stored)
+
+    async def close_run(
+        self, log_id: str, run_id: str, end: AgentError | AgentCancelled, because: str
+    ) -> bool:
+        """End an open run, whoever holds it, and fence it."""
+        stream = self.stream(log_id)
+        return await self._do(
+            lambda session: self._end_stored(session, stream, run_id, lambda _: end, because),
+            stream,
+        )
+
+    def _end_stored(
+        self,
+        session: Session,
+        stream: NatsStream,
+        run_id: str,
+        end_for: Callable[[RunInfo], AgentError | AgentCancelled],
+        because: str,
+    ) -> bool:
+        """End an open run in the store: hold it first, which fences whoever held it."""
+        before = asking.some_runs(session.store, [(stream, run_id)])[0]
+        if before is None or not before.info.is_open:
+            return False
+        self._mark_all(session.store, [stream])
+        (stored,) = asking.adopt(
+            session.store, stream, self.holder, [run_id], session.at, may_adopt=_is_anyones
+        )
+        if stored is None or not stored.info.is_open:
+            return False
+        entries = ending(_holding(stored), end_for(before.info), self._clock())
+        if not session.append(stream, entries):
+            return False
+
+        def fence() -> None:
+            run = stream.runs.get(run_id)
+            if run is not None:
+                run.close(because)
+                stream.open_runs.discard(run_id)
+
+        session.then(fence)
+        return True
+
+    def _is_living(self, store: Store, holder: str) -> bool:
+        """Whether a process lives, as far as this one can know."""
+        if holder in self._alive or not self._lease.may_judge(time.monotonic()):
+            return True
+        # One that has just come is not in the list of some seconds ago.
+        return holder in self._who_lives(store)
+
+
+def _holding(stored: StoredRun) -> Holding:
+    return Holding(stored.info, stored.user_id, stored.tools, stored.cancel)
