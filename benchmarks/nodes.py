@@ -1,5 +1,5 @@
 """
-Several nodes over one Redis: what each event costs on a node and on Redis, and where the knee is.
+Several nodes over one Redis, or over shards: what each event costs on a node and on Redis, and where the knee is.
 
 Each user has one connection. With ``beside`` an agent runs on the node that has
 its user's connection, with ``across`` on another one, so that every event goes
@@ -19,10 +19,11 @@ import sys
 import tempfile
 from argparse import Namespace
 from asyncio.subprocess import PIPE, Process
-from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from append import cpu_of, free_port, redis
 from load import Load, Reader
@@ -61,23 +62,36 @@ class Node:
 
 
 class Store:
-    """A Redis under measurement, and what it has used."""
+    """The Redis under measurement, one or several shards, and what they have used together."""
 
-    def __init__(self, url: str, process: int) -> None:
-        self.url = url
-        self._process = process
-        self._client = Redis.from_url(url)
+    def __init__(self, servers: list[tuple[str, int]]) -> None:
+        hosts = [urlsplit(url).netloc for url, _ in servers]
+        self.url = f"redis://{','.join(hosts)}/0" + ("?shards=1" if len(hosts) > 1 else "")
+        self._processes = [process for _, process in servers]
+        self._clients = [Redis.from_url(url) for url, _ in servers]
 
     def cpu(self) -> float:
-        return cpu_of(self._process)
+        return sum(map(cpu_of, self._processes))
 
     def memory_bytes(self) -> int:
-        return int(self._client.info("memory")["used_memory"])
+        return self._sum("memory", "used_memory")
 
     def traffic_bytes(self) -> tuple[int, int]:
-        """Return what it has read and written over all connections."""
-        stats = self._client.info("stats")
-        return int(stats["total_net_input_bytes"]), int(stats["total_net_output_bytes"])
+        """Return what they have read and written over all connections."""
+        return self._sum("stats", "total_net_input_bytes"), self._sum(
+            "stats", "total_net_output_bytes"
+        )
+
+    def _sum(self, section: str, name: str) -> int:
+        return sum(int(client.info(section)[name]) for client in self._clients)
+
+
+@contextmanager
+def stores(count: int) -> Iterator[Store]:
+    """Start so many Redis."""
+    with ExitStack() as stack:
+        folder = stack.enter_context(tempfile.TemporaryDirectory())
+        yield Store([stack.enter_context(redis(folder)) for _ in range(count)])
 
 
 @asynccontextmanager
@@ -184,8 +198,7 @@ def is_past(result: dict[str, Any]) -> bool:
 async def quiet(options: Namespace) -> dict[str, Any]:
     """Say what connected users cost that get little: in Redis memory, and CPU while nothing comes."""
     async with AsyncExitStack() as stack:
-        folder = stack.enter_context(tempfile.TemporaryDirectory())
-        store = Store(*stack.enter_context(redis(folder)))
+        store = stack.enter_context(stores(options.shards))
         first = await stack.enter_async_context(node(store.url))
         used, empty = [store.memory_bytes()], await first.window([], 0, 0)
         await connect([first], options.users)
@@ -217,8 +230,7 @@ async def measure(count: int, options: Namespace) -> list[dict[str, Any]]:
     """Raise the rate for so many nodes until it is too much."""
     results = []
     async with AsyncExitStack() as stack:
-        folder = stack.enter_context(tempfile.TemporaryDirectory())
-        store = Store(*stack.enter_context(redis(folder)))
+        store = stack.enter_context(stores(options.shards))
         nodes = await asyncio.gather(
             *(stack.enter_async_context(node(store.url)) for _ in range(count))
         )
@@ -255,6 +267,7 @@ async def main(options: Namespace) -> None:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--nodes", type=int, nargs="+", default=[1, 2, 4])
+    parser.add_argument("--shards", type=int, default=1, help="how many Redis")
     parser.add_argument("--users", type=int, default=200)
     parser.add_argument("--seconds", type=float, default=4)
     parser.add_argument("--rates", type=int, nargs="+", default=RATES)
