@@ -3,7 +3,8 @@ One node of several under measurement, told what to do on standard input.
 
 Each line is a JSON object: for which users it emits, how many events a second
 over all of them, and for how many seconds. The answer is one JSON line: what was
-emitted, acknowledged and delivered meanwhile, and the CPU that it took.
+emitted, acknowledged and delivered meanwhile, the CPU that it took, and the
+memory that the process has then.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import time
 from typing import Any
 
 import uvicorn
-from bridge import Bridge, cpu_seconds
+from bridge import Bridge, cpu_seconds, resident_bytes
 
 from catenary import UserWebSocketContext, UserWebSocketEmitter
 from catenary.errors import LogFull
@@ -60,6 +61,7 @@ async def window(bridge: Bridge, wish: dict[str, Any]) -> dict[str, float]:
         "acknowledged": acknowledged,
         "delivered": delivered,
         "cpu": cpu,
+        "resident_bytes": resident_bytes(),
     }
 
 

@@ -1,5 +1,5 @@
 """
-Several nodes over one Redis: what each event costs on a node and on Redis, and where the knee is.
+Several nodes over one Redis, or over shards: what each event costs on a node and on Redis, and where the knee is.
 
 Each user has one connection. With ``beside`` an agent runs on the node that has
 its user's connection, with ``across`` on another one, so that every event goes
@@ -19,10 +19,11 @@ import sys
 import tempfile
 from argparse import Namespace
 from asyncio.subprocess import PIPE, Process
-from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from append import cpu_of, free_port, redis
 from load import Load, Reader
@@ -58,6 +59,39 @@ class Node:
         self.process.stdin.write(json.dumps(wish).encode() + b"\n")
         found: dict[str, float] = json.loads(await self.process.stdout.readline())
         return found
+
+
+class Store:
+    """The Redis under measurement, one or several shards, and what they have used together."""
+
+    def __init__(self, servers: list[tuple[str, int]]) -> None:
+        hosts = [urlsplit(url).netloc for url, _ in servers]
+        self.url = f"redis://{','.join(hosts)}/0" + ("?shards=1" if len(hosts) > 1 else "")
+        self._processes = [process for _, process in servers]
+        self._clients = [Redis.from_url(url) for url, _ in servers]
+
+    def cpu(self) -> float:
+        return sum(map(cpu_of, self._processes))
+
+    def memory_bytes(self) -> int:
+        return self._sum("memory", "used_memory")
+
+    def traffic_bytes(self) -> tuple[int, int]:
+        """Return what they have read and written over all connections."""
+        return self._sum("stats", "total_net_input_bytes"), self._sum(
+            "stats", "total_net_output_bytes"
+        )
+
+    def _sum(self, section: str, name: str) -> int:
+        return sum(int(client.info(section)[name]) for client in self._clients)
+
+
+@contextmanager
+def stores(count: int) -> Iterator[Store]:
+    """Start so many Redis."""
+    with ExitStack() as stack:
+        folder = stack.enter_context(tempfile.TemporaryDirectory())
+        yield Store([stack.enter_context(redis(folder)) for _ in range(count)])
 
 
 @asynccontextmanager
@@ -105,7 +139,7 @@ def own_cpu() -> float:
 class Bench:
     """Nodes, their Redis and their readers, at one rate after the other."""
 
-    def __init__(self, nodes: list[Node], load: Load, store: int, options: Namespace) -> None:
+    def __init__(self, nodes: list[Node], load: Load, store: Store, options: Namespace) -> None:
         self._nodes = nodes
         self._load = load
         self._store = store
@@ -122,7 +156,7 @@ class Bench:
         """Measure one rate, which is that of all nodes together."""
         load, seconds = self._load, self._options.seconds
         load.latencies.clear()
-        before, client = cpu_of(self._store), own_cpu()
+        before, traffic, client = self._store.cpu(), self._store.traffic_bytes(), own_cpu()
         events = load.events
         share = rate / len(self._nodes)
         found = await asyncio.gather(
@@ -131,8 +165,11 @@ class Bench:
                 for number, each in enumerate(self._nodes)
             )
         )
-        store = cpu_of(self._store) - before
+        store = self._store.cpu() - before
         await asyncio.sleep(SETTLE_SECONDS)
+        read, written = (
+            then - now for now, then in zip(traffic, self._store.traffic_bytes(), strict=True)
+        )
         total = {name: sum(each[name] for each in found) for name in found[0]}
         count = max(total["acknowledged"], 1)
         latencies = sorted(load.latencies) or [float("inf")]
@@ -145,6 +182,8 @@ class Bench:
             "emitted": total["emitted"],
             "node_us": round(total["cpu"] / count * 1e6, 1),
             "redis_us": round(store / count * 1e6, 1),
+            "redis_reads_bytes": round(read / total["emitted"]),
+            "redis_writes_bytes": round(written / total["emitted"]),
             "client_us": round((own_cpu() - client) / count * 1e6, 1),
             "p50_ms": round(latencies[len(latencies) // 2], 2),
             "p99_ms": round(latencies[len(latencies) * 99 // 100], 2),
@@ -156,34 +195,30 @@ def is_past(result: dict[str, Any]) -> bool:
     return bool(min(result["acknowledged"], result["delivered"]) < ENOUGH * result["asked"])
 
 
-def used_bytes(url: str) -> int:
-    """Return the memory that a Redis uses."""
-    with Redis.from_url(url) as client:
-        return int(client.info("memory")["used_memory"])
-
-
 async def quiet(options: Namespace) -> dict[str, Any]:
     """Say what connected users cost that get little: in Redis memory, and CPU while nothing comes."""
     async with AsyncExitStack() as stack:
-        folder = stack.enter_context(tempfile.TemporaryDirectory())
-        url, store = stack.enter_context(redis(folder))
-        first = await stack.enter_async_context(node(url))
-        used = [used_bytes(url)]
+        store = stack.enter_context(stores(options.shards))
+        first = await stack.enter_async_context(node(store.url))
+        used, empty = [store.memory_bytes()], await first.window([], 0, 0)
         await connect([first], options.users)
-        used.append(used_bytes(url))
+        used.append(store.memory_bytes())
         users = [f"user_{number}" for number in range(options.users)]
-        before = cpu_of(store)
+        before = store.cpu()
         idle = await first.window(users, 0, IDLE_SECONDS)
-        of_store = cpu_of(store) - before
+        of_store = store.cpu() - before
         for _ in range(2):
             emitted = await first.window(users, options.users / 2, 2 * EVENTS)
-            used.append(used_bytes(url))
+            used.append(store.memory_bytes())
         each = [(then - now) / options.users for now, then in itertools.pairwise(used)]
         user_seconds = options.users * IDLE_SECONDS
         return {
             "users": options.users,
             "node_us_a_user_and_second": round(idle["cpu"] / user_seconds * 1e6, 2),
             "redis_us_a_user_and_second": round(of_store / user_seconds * 1e6, 2),
+            "node_bytes_of_a_connection": round(
+                (idle["resident_bytes"] - empty["resident_bytes"]) / options.users
+            ),
             "bytes_of_a_connected_user": round(each[0]),
             "bytes_of_the_first_events": round(each[1]),
             "bytes_of_as_many_more": round(each[2]),
@@ -195,9 +230,10 @@ async def measure(count: int, options: Namespace) -> list[dict[str, Any]]:
     """Raise the rate for so many nodes until it is too much."""
     results = []
     async with AsyncExitStack() as stack:
-        folder = stack.enter_context(tempfile.TemporaryDirectory())
-        url, store = stack.enter_context(redis(folder))
-        nodes = await asyncio.gather(*(stack.enter_async_context(node(url)) for _ in range(count)))
+        store = stack.enter_context(stores(options.shards))
+        nodes = await asyncio.gather(
+            *(stack.enter_async_context(node(store.url)) for _ in range(count))
+        )
         bench = Bench(nodes, await connect(nodes, options.users), store, options)
         # What is done once, such as loading the scripts and each user's first term.
         await bench.at(RATES[0])
@@ -231,6 +267,7 @@ async def main(options: Namespace) -> None:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--nodes", type=int, nargs="+", default=[1, 2, 4])
+    parser.add_argument("--shards", type=int, default=1, help="how many Redis")
     parser.add_argument("--users", type=int, default=200)
     parser.add_argument("--seconds", type=float, default=4)
     parser.add_argument("--rates", type=int, nargs="+", default=RATES)
