@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import signal
-import socket
 import subprocess
 import sys
 from collections.abc import AsyncIterator
@@ -17,7 +16,7 @@ import pytest
 from catenary import WebSocketEvent
 from catenary.auth import sign_token
 from catenary.client import Client
-from catenary.validate.stores import RedisServer
+from catenary.validate.stores import RedisServer, free_port
 from tests.browser import SECONDS, Console, launched
 from tests.docs.pages import ROOT, blocks
 
@@ -32,11 +31,6 @@ def folder(tmp_path: Path) -> Path:
     (tmp_path / "watch.py").write_text(watcher)
     (tmp_path / "page.html").write_text(blocks(PAGE, "html")[0])
     return tmp_path
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return int(listener.getsockname()[1])
 
 
 def started(folder: Path, port: int) -> subprocess.Popen[bytes]:
