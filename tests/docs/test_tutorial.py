@@ -33,16 +33,23 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def started(folder: Path, port: int) -> subprocess.Popen[bytes]:
-    command = next(block for block in blocks(PAGE, "sh") if block.startswith("uvicorn "))
+def commands() -> list[str]:
+    """The tutorial's ways to start a server: that of one node, and those of two."""
+    lines = [line for block in blocks(PAGE, "sh") for line in block.splitlines()]
+    return [line for line in lines if line.startswith("uvicorn ")]
+
+
+def started(folder: Path, port: int, command: str) -> subprocess.Popen[bytes]:
     words = [sys.executable, "-m", *command.split(), "--port", str(port), "--log-level", "warning"]
     return subprocess.Popen(words, cwd=folder)
 
 
 @asynccontextmanager
-async def served(folder: Path, port: int) -> AsyncIterator[subprocess.Popen[bytes]]:
-    """The server, started by the command of the tutorial; killed at the end."""
-    process = started(folder, port)
+async def served(
+    folder: Path, port: int, *, command: str | None = None
+) -> AsyncIterator[subprocess.Popen[bytes]]:
+    """The server, started by a command of the tutorial but on another port; killed at the end."""
+    process = started(folder, port, command or commands()[0])
     try:
         async with httpx.AsyncClient() as http:
             await ready(http, f"http://127.0.0.1:{port}", process)
@@ -183,29 +190,56 @@ async def test_the_page_asks_and_shows_the_answer(asking: Path) -> None:
         assert [console.own_errors for console in consoles] == [[], []]
 
 
-async def test_two_nodes_show_the_same(asking: Path) -> None:
-    """Asked on one node, seen on the other, which goes on when the first is killed."""
+@pytest.fixture
+async def shared(asking: Path) -> AsyncIterator[Path]:
+    """The folder after the part on two nodes, with a Redis of its own."""
     if not RedisServer.is_installed():
         pytest.skip("redis-server is not installed")
     line = blocks(PAGE, "python")[3].strip()
     server = asking / "chat.py"
     one = 'factory = WebSocketBridgeFactory(log="sqlite:///chat.db")'
     assert one in server.read_text()
-    ports = [free_port(), free_port()]
     async with RedisServer() as redis:
         here = line.replace("redis://127.0.0.1:6379/0", redis.url)
+        assert here != line
         server.write_text(server.read_text().replace(one, here))
-        token = sign_token("user_123", secret="a secret for this tutorial, of 32 bytes or more")
-        async with served(asking, ports[1]), served(asking, ports[0]) as first:
-            clients = [Client(f"ws://127.0.0.1:{port}/ws", token=token) for port in ports]
-            async with clients[0], clients[1]:
-                await clients[0].send("user_message", {"content": "clean up"})
-                async for event in clients[1]:
-                    if event.type == "input_requested":
-                        break
-                first.kill()
-                await clients[1].answer(event.data["request_id"], True)
-                async for event in clients[1]:
-                    if event.type == "agent_delta":
-                        break
-    assert event.data["delta"] == "Deleted: old.txt, older.txt"
+        yield asking
+
+
+async def test_two_nodes_show_the_same_and_one_goes_on_for_the_other(shared: Path) -> None:
+    """Asked on one node, seen on both; killed there, read on and answered on the other."""
+    _, *both = commands()
+    assert len(set(both)) == 2
+    ports = [free_port() for _ in both]
+    token = sign_token("user_123", secret="a secret for this tutorial, of 32 bytes or more")
+
+    def client(node: int, after: str) -> Client:
+        return Client(f"ws://127.0.0.1:{ports[node]}/ws", token=token, after=after)
+
+    async with (
+        served(shared, ports[1], command=both[1]),
+        served(shared, ports[0], command=both[0]) as first,
+    ):
+        async with client(0, "start") as here, client(1, "start") as there:
+            await here.send("user_message", {"content": "clean up"})
+            asked, seen = [await until(reader, "input_requested") for reader in (here, there)]
+        assert seen == asked
+        first.kill()
+        first.wait()
+        async with client(1, str(asked[-1].position)) as late:
+            await late.answer(str(asked[-1].data["request_id"]), True)
+            rest = await until(late, "agent_delta")
+    assert rest[-1].data["delta"] == "Deleted: old.txt, older.txt"
+    events = [*asked, *rest]
+    firsts = [event.from_seq or event.seq for event in events]
+    assert firsts == [1, *(event.seq + 1 for event in events[:-1])]
+
+
+async def until(client: Client, type_: str) -> list[WebSocketEvent]:
+    """What a client gets, up to the first event of a type."""
+    seen = []
+    async for event in client:
+        seen.append(event)
+        if event.type == type_:
+            return seen
+    raise AssertionError(f"no {type_} came")
