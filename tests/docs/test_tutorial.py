@@ -238,8 +238,9 @@ async def test_two_nodes_show_the_same_and_one_goes_on_for_the_other(shared: Pat
 async def until(client: Client, type_: str) -> list[WebSocketEvent]:
     """What a client gets, up to the first event of a type."""
     seen = []
-    async for event in client:
-        seen.append(event)
-        if event.type == type_:
-            return seen
+    async with asyncio.timeout(15):
+        async for event in client:
+            seen.append(event)
+            if event.type == type_:
+                return seen
     raise AssertionError(f"no {type_} came")
