@@ -40,11 +40,7 @@ def move(source: Address, target: Address) -> int:
         _refuse_living(new, keys)
         set_marks([*old.links(), *new.links()], keys, MOVING)
         count = sum(_move_from(link, new, keys) for link in old.links())
-        for link in (*old.links(), *new.links()):
-            link.command("DEL", keys.mark)
-        if new.servers.is_spread and not new.servers.is_cluster:
-            for link, mark in marks_of(new):
-                set_marks([link], keys, mark)
+        _open_again(old, new, keys)
         return count
     finally:
         old.close()
@@ -60,6 +56,18 @@ def _refuse_living(store: Store, keys: Keys) -> None:
             f"{store.address.shown} is open in {count} processes. Stop every node first; one that "
             "was killed counts for 15 s more"
         )
+
+
+def _open_again(old: Store, new: Store, keys: Keys) -> None:
+    is_marked = new.servers.is_spread and not new.servers.is_cluster
+    marked = dict(marks_of(new)) if is_marked else {}
+    for link, mark in marked.items():
+        set_marks([link], keys, mark)
+    # The new servers first: broken off here, the old ones still refuse.
+    named = {link.server for link in marked}
+    for link in (*new.links(), *old.links()):
+        if link.server not in named:
+            link.command("DEL", keys.mark)
 
 
 def _move_from(link: Link, new: Store, keys: Keys) -> int:
