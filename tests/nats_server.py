@@ -21,7 +21,7 @@ from typing import Any, Self
 
 import pytest
 
-from tests.redis_server import free_port
+from catenary.validate.stores import free_port
 
 START_TIMEOUT = 15.0
 

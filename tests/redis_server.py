@@ -8,7 +8,6 @@ import os
 import secrets
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
 import time
@@ -20,6 +19,8 @@ from typing import Self
 import pytest
 from redis import Redis
 from redis.exceptions import RedisError
+
+from catenary.validate.stores import free_port
 
 START_TIMEOUT = 10.0
 SLOTS = 16384
@@ -45,14 +46,6 @@ def _found(kind: str) -> str | None:
     if spec is None or spec.origin is None:
         return None
     return str(Path(spec.origin).parent / "bin" / "redis-server")
-
-
-def free_port() -> int:
-    """Return a port that nobody listens on now."""
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        port: int = sock.getsockname()[1]
-        return port
 
 
 class RedisServer:

@@ -21,6 +21,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from catenary.validate.stores import free_port
+
 HERE = Path(__file__).parent
 SUITE = "autobahntestsuite==25.10.1"
 SECTIONS = ["1.*", "2.*", "3.*", "4.*", "5.*", "6.*", "7.*", "10.*"]
@@ -126,13 +128,6 @@ def fuzz_own(wstest: Path, build: Path) -> dict[str, dict[str, Any]]:
             "asgi": f"ws://127.0.0.1:{plain}/echo",
         }
         return fuzz(wstest, build, urls)
-
-
-def free_port() -> int:
-    """Return a port that nobody listens on."""
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port: int = probe.getsockname()[1]
-        return port
 
 
 @contextmanager

@@ -23,6 +23,7 @@ from catenary.eventlog.redis.appending import Appending, append_all
 from catenary.eventlog.redis.log import RedisLog
 from catenary.events import AgentError
 from catenary.record import Record
+from catenary.validate.stores import free_port
 from tests.docs.pages import ROOT, blocks
 from tests.eventlog.exercising import exercise
 from tests.eventlog.following import Follower, until
@@ -39,7 +40,7 @@ from tests.eventlog.support import (
     started,
     tool_started,
 )
-from tests.redis_server import RedisServer, free_port
+from tests.redis_server import RedisServer
 
 
 async def test_the_documented_acl_is_enough(tmp_path: Path) -> None:

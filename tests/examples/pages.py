@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import re
-import socket
 import subprocess
 import sys
 from asyncio.subprocess import PIPE, STDOUT, Process
@@ -14,6 +13,7 @@ from pathlib import Path
 import httpx
 from playwright.async_api import BrowserContext, Page, expect
 
+from catenary.validate.stores import free_port
 from tests.browser import SECONDS, Console, need
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
@@ -51,7 +51,7 @@ class Example:
         self._folder = folder
         self._directory = directory
         self._process: Process | None = None
-        self._port = _free_port()
+        self._port = free_port()
 
     @property
     def url(self) -> str:
@@ -93,13 +93,6 @@ class Example:
             self._process.kill()
         await self._process.wait()
         return await self._output()
-
-
-def _free_port() -> int:
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        port: int = one.getsockname()[1]
-        return port
 
 
 class Tab:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import socket
 import sys
 import warnings
 from collections.abc import AsyncIterator
@@ -20,6 +19,7 @@ from websockets.asyncio.client import connect
 
 from catenary.errors import ConfigError, UsageError
 from catenary.integrations.fastapi import catenary_router
+from catenary.validate.stores import free_port
 from tests.integrations import applications
 from tests.integrations.applications import (
     API_KEY,
@@ -250,13 +250,6 @@ async def test_under_uvicorn(options: dict[str, Any], make: Any) -> None:
     app = make()
     async with app.router.lifespan_context(app), serving(app, **options) as server:
         await conversation(server.port)
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 @asynccontextmanager

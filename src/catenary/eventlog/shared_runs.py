@@ -50,8 +50,8 @@ class RunStart(msgspec.Struct, frozen=True, omit_defaults=True):
         return _encode(self)
 
 
-class Holding(NamedTuple):
-    """An open run as the store knows it; ``cancel`` is when, why and by whom."""
+class StoredRun(NamedTuple):
+    """A run with all that is stored of it; ``cancel`` is when, why and by whom."""
 
     info: RunInfo
     user_id: str | None
@@ -59,35 +59,35 @@ class Holding(NamedTuple):
     cancel: Cancel | None
 
 
-def hold(stream: CommitStream, holding: Holding) -> HeldRun:
+def hold(stream: CommitStream, stored: StoredRun) -> HeldRun:
     """
     Let this process hold an open run from now on; under the log's lock.
 
     What was known of it here is brought up to what the store knows.
     """
-    info = holding.info
+    info = stored.info
     run = stream.runs.get(info.run_id)
     if run is None:
         run = stream.runs[info.run_id] = HeldRun(info.run_id, info.thread_id)
-    run.grammar.restore((RunStage.OPEN, dict(holding.tools)))
-    run.user_id, run.agent_name = holding.user_id, info.agent_name
+    run.grammar.restore((RunStage.OPEN, dict(stored.tools)))
+    run.user_id, run.agent_name = stored.user_id, info.agent_name
     run.thread_id, run.parent_run_id = info.thread_id, info.parent_run_id
     run.lease, run.started_at, run.first_seq = info.lease, info.started_at, info.first_seq
     run.last_seq, run.last_at = info.last_seq, info.last_at
-    if holding.cancel is not None:
-        run.request_cancel(*holding.cancel)
+    if stored.cancel is not None:
+        run.request_cancel(*stored.cancel)
     stream.open_runs.add(info.run_id)
     return run
 
 
-def ending(holding: Holding, end: AgentError | AgentCancelled, now: float) -> list[Entry]:
+def ending(stored: StoredRun, end: AgentError | AgentCancelled, now: float) -> list[Entry]:
     """Return the entries that end an open run from outside, its open tools first."""
-    info = holding.info
+    info = stored.info
     envelope = Envelope(
-        user_id=holding.user_id or info.log_id,
+        user_id=stored.user_id or info.log_id,
         thread_id=info.thread_id,
         run_id=info.run_id,
         agent_name=info.agent_name,
         parent_run_id=info.parent_run_id,
     )
-    return ending_entries(envelope, holding.tools, end, at=int(now * 1000))
+    return ending_entries(envelope, stored.tools, end, at=int(now * 1000))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import random
 import shutil
 import signal
 import socket
@@ -21,12 +22,25 @@ from catenary.validate.patience import until
 
 START_SECONDS = 10.0
 
+_random = random.SystemRandom()
+
+
+_PORTS = range(20_000, 32_000)
+"""Below those that Linux, macOS and Windows give to connections, one of which could take it first."""
+
 
 def free_port() -> int:
     """Return a port of this machine that nobody listens on now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    while True:
+        port = _random.choice(_PORTS)
+        with socket.socket() as probe:
+            # What a server left behind here does not keep the next one from it.
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            return port
 
 
 class StartedServer:

@@ -14,13 +14,13 @@ from catenary.eventlog.nats.keeping import fold_of, folds_of, look_at
 from catenary.eventlog.nats.names import token
 from catenary.eventlog.nats.posts import Post
 from catenary.eventlog.nats.reading import read_last, records_between
-from catenary.eventlog.nats.records import Report, RunNote, RunRecord, StoredRun, stored_run
+from catenary.eventlog.nats.records import Report, RunNote, RunRecord, stored_run
 from catenary.eventlog.nats.state import Held, State, batch_in, known_in
 from catenary.eventlog.nats.store import Store
 from catenary.eventlog.nats.stream import NatsStream
 from catenary.eventlog.overdue import CANCEL_PATIENCE_MS
 from catenary.eventlog.shared_folding import apply_once, fold_waiting, kept_fold
-from catenary.eventlog.shared_runs import Cancel, RunStart
+from catenary.eventlog.shared_runs import Cancel, RunStart, StoredRun
 from catenary.eventlog.stream import HeldRun
 from catenary.fold import RunFold, RunState
 from catenary.position import Position

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
 import msgspec
 
 from catenary.errors import RecordCorrupt
 from catenary.eventlog.model import RunInfo
 from catenary.eventlog.nats.state import Held
-from catenary.eventlog.shared_runs import Cancel, RunStart
+from catenary.eventlog.shared_runs import Cancel, RunStart, StoredRun
 from catenary.grammar import OpenTool
 
 
@@ -94,15 +94,6 @@ def decode(payload: bytes, kind: type[T]) -> T:
         return msgspec.msgpack.decode(payload, type=kind)
     except msgspec.DecodeError as error:
         raise RecordCorrupt(f"a {kind.__name__} in JetStream cannot be read: {error}") from None
-
-
-class StoredRun(NamedTuple):
-    """A run with all that is stored of it."""
-
-    info: RunInfo
-    user_id: str | None
-    tools: dict[str, OpenTool]
-    cancel: Cancel | None
 
 
 def stored_run(record: RunRecord, held: Held | None, kept_fold: bytes | None) -> StoredRun:

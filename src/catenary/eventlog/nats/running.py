@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Collection
 from typing import Any
 
@@ -13,15 +12,15 @@ from catenary.eventlog.nats import asking, records
 from catenary.eventlog.nats.hearing import HearingLog
 from catenary.eventlog.nats.names import token
 from catenary.eventlog.nats.reading import read_last
-from catenary.eventlog.nats.records import StoredRun, UsedKey
+from catenary.eventlog.nats.records import UsedKey
 from catenary.eventlog.nats.session import Session
 from catenary.eventlog.nats.state import Held
 from catenary.eventlog.nats.store import Store
 from catenary.eventlog.nats.stream import NatsStream
 from catenary.eventlog.receipt import Receipt
-from catenary.eventlog.shared_runs import Cancel, Holding, ending, hold
+from catenary.eventlog.shared_running import SharedRunning
+from catenary.eventlog.shared_runs import Cancel, StoredRun
 from catenary.eventlog.stream import HeldRun, Stream
-from catenary.events import AgentCancelled, AgentError
 from catenary.fold import RunState
 from catenary.position import Position
 
@@ -36,7 +35,7 @@ def _is_leased(held: Held) -> bool:
     return held.lease > 0
 
 
-class RunningLog(HearingLog):
+class RunningLog(HearingLog, SharedRunning[Store]):
     """The part of a NATS log that knows runs."""
 
     def __init__(self, *args: Any, **options: Any) -> None:
@@ -218,14 +217,6 @@ class RunningLog(HearingLog):
 
         return self._hold(stream, callers.run_here(adopt))
 
-    def _hold(self, stream: NatsStream, stored: StoredRun | None) -> bool:
-        if stored is None or stored.info.holder != self.holder:
-            return False
-        with self._step():
-            hold(stream, _holding(stored))
-            self._busy[stream.log_id] = stream
-        return True
-
     async def adopt_runs(
         self, log_id: str, run_ids: Collection[str], keys: Collection[str]
     ) -> frozenset[str]:
@@ -259,73 +250,14 @@ class RunningLog(HearingLog):
                     stream.remember_key(key, value.digest, receipt)
         return frozenset(elsewhere)
 
-    def _hold_again(self, stream: NatsStream, run_id: str, stored: StoredRun | None) -> bool:
-        """Bring what is known here of a leased run up to the store; True if it is held here."""
-        with self._step():
-            run = stream.runs.get(run_id)
-            if run is not None and run.is_open:
-                seen = stored.info.last_seq if stored is not None else 0
-                is_waiting = any(entry.run_id == run_id for entry in stream.uncommitted())
-                if is_waiting or run.last_seq > seen:
-                    # What is known here is ahead of what the store answered.
-                    return True
-            if stored is None:
-                return run is not None
-            if not stored.info.is_open:
-                ended = stream.runs.setdefault(run_id, HeldRun(run_id, stored.info.thread_id))
-                ended.close("it has ended")
-                stream.open_runs.discard(run_id)
-                return True
-            return self._hold(stream, stored)
+    # Ending
 
-    async def close_run(
-        self, log_id: str, run_id: str, end: AgentError | AgentCancelled, because: str
-    ) -> bool:
-        """End an open run, whoever holds it, and fence it."""
-        stream = self.stream(log_id)
-        return await self._do(
-            lambda session: self._end_stored(session, stream, run_id, lambda _: end, because),
-            stream,
-        )
+    def _stored_run(self, session: Session, stream: NatsStream, run_id: str) -> StoredRun | None:
+        return asking.some_runs(session.store, [(stream, run_id)])[0]
 
-    def _end_stored(
-        self,
-        session: Session,
-        stream: NatsStream,
-        run_id: str,
-        end_for: Callable[[RunInfo], AgentError | AgentCancelled],
-        because: str,
-    ) -> bool:
-        """End an open run in the store: hold it first, which fences whoever held it."""
-        before = asking.some_runs(session.store, [(stream, run_id)])[0]
-        if before is None or not before.info.is_open:
-            return False
+    def _adopt_any(self, session: Session, stream: NatsStream, run_id: str) -> StoredRun | None:
         self._mark_all(session.store, [stream])
         (stored,) = asking.adopt(
             session.store, stream, self.holder, [run_id], session.at, may_adopt=_is_anyones
         )
-        if stored is None or not stored.info.is_open:
-            return False
-        entries = ending(_holding(stored), end_for(before.info), self._clock())
-        if not session.append(stream, entries):
-            return False
-
-        def fence() -> None:
-            run = stream.runs.get(run_id)
-            if run is not None:
-                run.close(because)
-                stream.open_runs.discard(run_id)
-
-        session.then(fence)
-        return True
-
-    def _is_living(self, store: Store, holder: str) -> bool:
-        """Whether a process lives, as far as this one can know."""
-        if holder in self._alive or not self._lease.may_judge(time.monotonic()):
-            return True
-        # One that has just come is not in the list of some seconds ago.
-        return holder in self._who_lives(store)
-
-
-def _holding(stored: StoredRun) -> Holding:
-    return Holding(stored.info, stored.user_id, stored.tools, stored.cancel)
+        return stored

@@ -13,7 +13,6 @@ from catenary.eventlog.redis.reading import records_between
 from catenary.eventlog.redis.runs import (
     META_FIELDS,
     RUN_FIELDS,
-    StoredRun,
     fields_of,
     stored_run,
     stored_runs,
@@ -22,6 +21,7 @@ from catenary.eventlog.redis.store import Store
 from catenary.eventlog.redis.stored import encode
 from catenary.eventlog.redis.stream import RedisStream
 from catenary.eventlog.shared_folding import apply_once, fold_waiting, kept_fold
+from catenary.eventlog.shared_runs import StoredRun
 from catenary.eventlog.stream import HeldRun
 from catenary.fold import RunFold, RunState
 from catenary.position import Position

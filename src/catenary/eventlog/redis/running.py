@@ -15,14 +15,13 @@ from catenary.eventlog.redis import asking
 from catenary.eventlog.redis.hearing import HearingLog, look_at
 from catenary.eventlog.redis.keys import BUCKETS
 from catenary.eventlog.redis.reading import HEAD, read_chunk
-from catenary.eventlog.redis.runs import StoredRun
 from catenary.eventlog.redis.session import Session
 from catenary.eventlog.redis.store import Store
 from catenary.eventlog.redis.stored import encode
 from catenary.eventlog.redis.stream import RedisStream
-from catenary.eventlog.shared_runs import Holding, ending, hold
+from catenary.eventlog.shared_running import SharedRunning
+from catenary.eventlog.shared_runs import StoredRun
 from catenary.eventlog.stream import HeldRun, Stream
-from catenary.events import AgentCancelled, AgentError
 from catenary.fold import RunState
 from catenary.position import Position
 from catenary.record import Record
@@ -33,7 +32,7 @@ LOOK_EVERYWHERE_SECONDS = 30.0
 _encode_json = msgspec.json.Encoder().encode
 
 
-class RunningLog(HearingLog):
+class RunningLog(HearingLog, SharedRunning[Store]):
     """The part of a Redis log that knows runs."""
 
     def __init__(self, *args: Any, **options: Any) -> None:
@@ -207,14 +206,6 @@ class RunningLog(HearingLog):
         )
         return self._hold(stream, stored)
 
-    def _hold(self, stream: RedisStream, stored: StoredRun | None) -> bool:
-        if stored is None or stored.info.holder != self.holder:
-            return False
-        with self._step():
-            hold(stream, _holding(stored))
-            self._busy[stream.log_id] = stream
-        return True
-
     async def adopt_runs(
         self, log_id: str, run_ids: Collection[str], keys: Collection[str]
     ) -> frozenset[str]:
@@ -242,70 +233,11 @@ class RunningLog(HearingLog):
                     stream.remember_key(key, bytes.fromhex(digest), receipt)
         return frozenset(elsewhere)
 
-    def _hold_again(self, stream: RedisStream, run_id: str, stored: StoredRun | None) -> bool:
-        """Bring what is known here of a leased run up to the store; True if it is held here."""
-        with self._step():
-            run = stream.runs.get(run_id)
-            if run is not None and run.is_open:
-                seen = stored.info.last_seq if stored is not None else 0
-                is_waiting = any(entry.run_id == run_id for entry in stream.uncommitted())
-                if is_waiting or run.last_seq > seen:
-                    # What is known here is ahead of what the store answered.
-                    return True
-            if stored is None:
-                return run is not None
-            if not stored.info.is_open:
-                ended = stream.runs.setdefault(run_id, HeldRun(run_id, stored.info.thread_id))
-                ended.close("it has ended")
-                stream.open_runs.discard(run_id)
-                return True
-            return self._hold(stream, stored)
+    # Ending
 
-    async def close_run(
-        self, log_id: str, run_id: str, end: AgentError | AgentCancelled, because: str
-    ) -> bool:
-        """End an open run, whoever holds it, and fence it."""
-        stream = self.stream(log_id)
-        return await self._do(
-            lambda session: self._end_stored(session, stream, run_id, lambda _: end, because),
-            stream,
-        )
+    def _stored_run(self, session: Session, stream: RedisStream, run_id: str) -> StoredRun | None:
+        return asking.some_runs(session.store, self.keys, [(stream.log_id, run_id)])[0]
 
-    def _end_stored(
-        self,
-        session: Session,
-        stream: RedisStream,
-        run_id: str,
-        end_for: Callable[[RunInfo], AgentError | AgentCancelled],
-        because: str,
-    ) -> bool:
-        """End an open run in the store: hold it first, which fences whoever held it."""
-        before = asking.some_runs(session.store, self.keys, [(stream.log_id, run_id)])[0]
-        if before is None or not before.info.is_open:
-            return False
+    def _adopt_any(self, session: Session, stream: RedisStream, run_id: str) -> StoredRun | None:
         (stored,), _ = asking.adopt(session.store, self.keys, stream, self.holder, "any", [run_id])
-        if stored is None or not stored.info.is_open:
-            return False
-        entries = ending(_holding(stored), end_for(before.info), self._clock())
-        if not session.append(stream, entries):
-            return False
-
-        def fence() -> None:
-            run = stream.runs.get(run_id)
-            if run is not None:
-                run.close(because)
-                stream.open_runs.discard(run_id)
-
-        session.then(fence)
-        return True
-
-    def _is_living(self, store: Store, holder: str) -> bool:
-        """Whether a process lives, as far as this one can know."""
-        if holder in self._alive or not self._lease.may_judge(time.monotonic()):
-            return True
-        # One that has just come is not in the list of some seconds ago.
-        return holder in self._who_lives(store)
-
-
-def _holding(stored: StoredRun) -> Holding:
-    return Holding(stored.info, stored.user_id, stored.tools, stored.cancel)
+        return stored

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import NamedTuple
 
 import msgspec
 
 from catenary.eventlog.model import RunInfo
-from catenary.eventlog.shared_runs import Cancel, RunStart
+from catenary.eventlog.shared_runs import Cancel, RunStart, StoredRun
 from catenary.grammar import OpenTool
 
 _decode_tools = msgspec.msgpack.Decoder(dict[str, tuple[str, int]]).decode
@@ -27,15 +26,6 @@ def cancel_of(packed: bytes) -> Cancel:
     """Return when a cancel was asked for, why, and by whom."""
     cancel: Cancel = _decode_cancel(packed)
     return cancel
-
-
-class StoredRun(NamedTuple):
-    """A run with all that is stored of it."""
-
-    info: RunInfo
-    user_id: str | None
-    tools: dict[str, OpenTool]
-    cancel: Cancel | None
 
 
 def fields_of(answer: list[bytes]) -> dict[bytes, bytes]:
