@@ -8,11 +8,13 @@ from pathlib import Path
 
 import pytest
 
+from catenary.eventlog.nats.address import parse
+from catenary.eventlog.nats.link import Link
 from catenary.eventlog.nats.log import NatsLog
 from catenary.eventlog.receipt import Receipt
 from tests.eventlog.following import Follower
 from tests.eventlog.support import USER, all_records, append, delta, event, numbers, said, started
-from tests.nats_server import NatsCluster
+from tests.nats_server import NatsCluster, NatsServer
 
 pytestmark = pytest.mark.timeout(90)
 
@@ -31,6 +33,15 @@ async def _emit(log: NatsLog, seconds: float) -> list[Receipt]:
         given.append(log.append(log.stream(USER), event(len(given))))
         await asyncio.sleep(0.01)
     return given
+
+
+def test_an_answer_goes_to_whoever_asked(tmp_path: Path) -> None:
+    """Each first client of a server has the same number as that of the other server."""
+    with NatsServer(tmp_path / "one") as one, NatsServer(tmp_path / "two") as two:
+        links = [Link(parse(server.url), ("127.0.0.1", server.port)) for server in (one, two)]
+        assert links[0].inbox != links[1].inbox
+        for link in links:
+            link.close()
 
 
 async def test_the_leader_is_killed(cluster: NatsCluster) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import secrets
 import selectors
 import socket
 import ssl
@@ -67,7 +68,8 @@ class Link:
             self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             self.info: dict[str, Any] = json.loads(self._word(b"INFO"))
             self._secure(address)
-            self._inbox = f"_INBOX.{address.key_prefix}.{self.info['client_id']}".encode()
+            # By chance: the servers of a cluster count their clients each for itself.
+            self.inbox = f"_INBOX.{address.key_prefix}.{secrets.token_hex(12)}".encode()
             self._log_in(address)
         except BaseException:
             self.close()
@@ -114,7 +116,7 @@ class Link:
             "headers": True,
             "no_responders": True,
         }
-        subscribed = protocol.subscribe(self._inbox + b".*", 1)
+        subscribed = protocol.subscribe(self.inbox + b".*", 1)
         words = b"CONNECT %b\r\n%b%b" % (json.dumps(about).encode(), subscribed, protocol.PING)
         self.send(words)
         self._word(b"PONG")
@@ -149,7 +151,7 @@ class Link:
         self._number += len(requests)
         words: list[bytes] = []
         for number, request in enumerate(requests, first):
-            reply = b"%b.%d" % (self._inbox, number)
+            reply = b"%b.%d" % (self.inbox, number)
             words += (
                 request.before,
                 protocol.publish(request.subject, request.payload, reply, request.headers),
@@ -157,7 +159,7 @@ class Link:
         self.send(b"".join(words))
         answers: list[list[Message]] = [[] for _ in requests]
         missing = set(range(len(requests)))
-        begin = len(self._inbox) + 1
+        begin = len(self.inbox) + 1
         while missing:
             for message in self.read(timeout):
                 at = int(message.subject[begin:]) - first

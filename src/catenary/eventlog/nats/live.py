@@ -23,6 +23,7 @@ from catenary.eventlog.nats.address import Address
 from catenary.eventlog.nats.link import Link
 from catenary.eventlog.nats.protocol import Message
 from catenary.eventlog.nats.store import Servers, connect
+from catenary.eventlog.shared_threads import start_unless_ending
 
 PING_SECONDS = 5.0
 SILENCE_SECONDS = 15.0
@@ -97,13 +98,14 @@ class Listener:
 
     def start(self) -> None:
         """Begin to listen."""
-        self._thread.start()
+        start_unless_ending(self._thread)
 
     def close(self) -> None:
         """Stop listening, and wait for the thread."""
         self._is_closed = True
         self._wake()
-        self._thread.join()
+        if self._thread.ident is not None:
+            self._thread.join()
 
     def _wake(self) -> None:
         try:

@@ -27,6 +27,7 @@ from catenary.eventlog.redis.address import Address
 from catenary.eventlog.redis.link import Link
 from catenary.eventlog.redis.scripts import Rules
 from catenary.eventlog.redis.store import Server, Servers
+from catenary.eventlog.shared_threads import start_unless_ending
 
 PING_SECONDS = 5.0
 SILENCE_SECONDS = 15.0
@@ -174,11 +175,12 @@ class Ear:
 
     def start(self) -> None:
         """Start the thread."""
-        self._thread.start()
+        start_unless_ending(self._thread)
 
     def join(self) -> None:
         """Wait until the thread has ended."""
-        self._thread.join()
+        if self._thread.ident is not None:
+            self._thread.join()
 
     def wake(self) -> None:
         """Let the thread look at what is wanted."""
