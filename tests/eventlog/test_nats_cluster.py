@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from catenary.errors import LogUnavailable
 from catenary.eventlog.nats.address import parse
 from catenary.eventlog.nats.link import Link
 from catenary.eventlog.nats.log import NatsLog
@@ -24,6 +25,19 @@ def cluster(tmp_path: Path) -> Iterator[NatsCluster]:
     """Three servers that know each other."""
     with NatsCluster(tmp_path) as servers:
         yield servers
+
+
+async def _opened(cluster: NatsCluster, *, lease: float = 15.0) -> NatsLog:
+    """A log that is open: in a cluster that has just come, a new stream has no leader for a moment."""
+    log = NatsLog(cluster.url, lease=lease)
+    async with asyncio.timeout(30):
+        while True:
+            try:
+                await log.start()
+            except LogUnavailable:
+                await asyncio.sleep(0.1)
+            else:
+                return log
 
 
 async def _emit(log: NatsLog, seconds: float) -> list[Receipt]:
@@ -46,7 +60,7 @@ def test_an_answer_goes_to_whoever_asked(tmp_path: Path) -> None:
 
 async def test_the_leader_is_killed(cluster: NatsCluster) -> None:
     """The others go on: every acknowledged event is there once, in order, and nobody is told a gap."""
-    logs = [NatsLog(cluster.url, lease=60.0) for _ in range(2)]
+    logs = [await _opened(cluster, lease=60.0) for _ in range(2)]
     followers = [await Follower.of(log) for log in logs]
     await append(logs[1], started(), delta("before "))
     emitting = asyncio.create_task(_emit(logs[0], 4))
@@ -75,7 +89,7 @@ async def test_the_leader_is_killed(cluster: NatsCluster) -> None:
 @pytest.mark.slow
 async def test_the_leader_stands_still(cluster: NatsCluster) -> None:
     """Frozen for five seconds, then there again: nothing is lost, doubled or told."""
-    log = NatsLog(cluster.url)
+    log = await _opened(cluster)
     follower = await Follower.of(log)
     emitting = asyncio.create_task(_emit(log, 8))
     await asyncio.sleep(1)
@@ -96,7 +110,7 @@ async def test_the_leader_stands_still(cluster: NatsCluster) -> None:
 @pytest.mark.slow
 async def test_all_servers_are_killed(cluster: NatsCluster) -> None:
     """What all had in memory is gone: events go on in a new term, and readers are told once."""
-    log = NatsLog(cluster.url)
+    log = await _opened(cluster)
     follower = await Follower.of(log)
     before = await append(log, *(event(n) for n in range(20)))
     await follower.reach(20)
