@@ -26,6 +26,8 @@ from catenary.validate.tls import Certificate
 
 START_SECONDS = 20.0
 HTTP_SECONDS = 15.0
+PUBLISHERS = 32
+"""So many events are published to a bridge elsewhere at once."""
 
 
 class Sent(Protocol):
@@ -97,7 +99,7 @@ class ServedBridge(Bridge):
     :meth:`WebSocketBridgeFactory.asgi_app`.
     """
 
-    met = frozenset({Need.OWN_BRIDGE})
+    met = frozenset({Need.OWN_BRIDGE, Need.TLS, Need.NETWORK, Need.ADDRESSES})
 
     def __init__(
         self,
@@ -272,9 +274,13 @@ class RemoteBridge(Bridge):
         api_key: str,
         ssl: ssl_module.SSLContext | None = None,
     ) -> None:
-        scheme = urlsplit(url).scheme
+        scheme, host = urlsplit(url).scheme, urlsplit(url).hostname or ""
         if scheme not in {"ws", "wss"}:
             raise ConfigError(f"{url!r} is no WebSocket URL; one looks like wss://host/ws")
+        if scheme == "ws":
+            self.met |= {Need.NETWORK}
+            if host == "localhost" or host.startswith("127."):
+                self.met |= {Need.ADDRESSES}
         self._url = url
         self._token = token
         self._api_key = api_key
@@ -283,6 +289,8 @@ class RemoteBridge(Bridge):
             base_url=self.http_url,
             headers={"authorization": f"Bearer {api_key}"},
             timeout=HTTP_SECONDS,
+            # What many threads share must not close, as one too many, what one of them just got.
+            limits=httpx.Limits(max_connections=PUBLISHERS, max_keepalive_connections=PUBLISHERS),
             verify=self.ssl or True,
             trust_env=False,
         )

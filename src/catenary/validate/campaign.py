@@ -9,20 +9,21 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
+import msgspec
+
 from catenary.errors import CatenaryError, ConfigError, RunCancelled, ValidationFailed
 from catenary.factory import WebSocketBridgeFactory
 from catenary.validate.bridges import Bridge, RemoteBridge, ServedBridge
 from catenary.validate.field import FAULTS_SHOWN, Field
 from catenary.validate.results import Outcome, Report, Verdict
-from catenary.validate.rows import Need, Pace, Row, Scale, Suite
+from catenary.validate.rows import Need, Pace, Row, Scale, Subject, Suite
 from catenary.validate.stores import LoadBalancer, NatsServer, RedisServer
 from catenary.validate.surroundings import surroundings
 
 logger = logging.getLogger("catenary.validate")
 
-FULL_PATIENCE = 10.0
-"""How much longer than in a quick campaign a row may take in a full one."""
-
+LONG_PATIENCE = 10.0
+"""How much longer a row may take in a full campaign, or of a bridge that runs elsewhere."""
 
 PATIENT_AT_ONCE = 4
 """How many rows that only wait are asked beside each other."""
@@ -140,10 +141,11 @@ class Campaign:
         prefix = f"validate-{secrets.token_hex(3)}-"
         field = Field(row, bridge, seed=self.seed, scale=self.scale, log=self.log, prefix=prefix)
         outcome = await ask(field)
-        if self.remote is not None:
-            for user_id in field.users:
-                await asyncio.to_thread(self.remote.erase, user_id)
-        return outcome
+        if self.remote is None:
+            return outcome
+        for user_id in field.users:
+            await asyncio.to_thread(self.remote.erase, user_id)
+        return _of_this_process(outcome) if row.subject is Subject.PACKAGE else outcome
 
 
 def missing_here(row: Row, bridge: Bridge) -> list[Need]:
@@ -171,11 +173,17 @@ def _left_out(row: Row, why: str) -> Outcome:
     )
 
 
+def _of_this_process(outcome: Outcome) -> Outcome:
+    told = f"asked of the package here, not of the bridge: {outcome.measured}"
+    return msgspec.structs.replace(outcome, measured=told)
+
+
 async def ask(field: Field) -> Outcome:
     """Ask one row; whatever it raises counts as what does not hold."""
     row = field.row
     began = time.perf_counter()
-    patience = row.timeout * (FULL_PATIENCE if field.scale is Scale.FULL else 1)
+    is_long = field.scale is Scale.FULL or field.is_elsewhere
+    patience = row.timeout * (LONG_PATIENCE if is_long else 1)
     measured = ""
     try:
         async with asyncio.timeout(patience):

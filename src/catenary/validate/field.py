@@ -17,6 +17,7 @@ from catenary.validate.audience import Audience
 from catenary.validate.bridges import Bridge, ServedBridge
 from catenary.validate.results import Better, Evidence, Figure, Happening, Track, quantile
 from catenary.validate.rows import Row, Scale
+from catenary.validate.tls import Certificate
 
 T = TypeVar("T")
 
@@ -68,6 +69,11 @@ class Field:
             )
         return self.bridge
 
+    @property
+    def is_elsewhere(self) -> bool:
+        """Whether the bridge runs elsewhere: it is as it is, and each event is a round trip."""
+        return not isinstance(self.bridge, ServedBridge)
+
     def pick(self, *, full: T, quick: T) -> T:
         """Return what fits the scale."""
         return full if self.scale is Scale.FULL else quick
@@ -109,6 +115,17 @@ class Field:
             yield bridge
         finally:
             await asyncio.to_thread(bridge.stop)
+
+    @asynccontextmanager
+    async def arranged(
+        self, limits: Limits, *, certificate: Certificate | None = None
+    ) -> AsyncIterator[Bridge]:
+        """Serve a further bridge with these limits; one that runs elsewhere is given as it is."""
+        if self.is_elsewhere:
+            yield self.bridge
+            return
+        async with self.served(limits=limits, serve={"certificate": certificate}) as bridge:
+            yield bridge
 
     @asynccontextmanager
     async def log_file(self) -> AsyncIterator[str]:

@@ -14,6 +14,12 @@ class Need(enum.StrEnum):
     """What a row needs of the bridge that is validated; the text says why it is left out."""
 
     OWN_BRIDGE = "it needs a bridge that this command starts itself, with agents in its process"
+    TLS = "it alters records of TLS, of a bridge that this command starts with a certificate of its own"
+    NETWORK = (
+        "it puts a network that breaks before the bridge, which works for ws:// only: over wss:// "
+        "the certificate would be for another name"
+    )
+    ADDRESSES = "it changes the address that it comes from, which only a bridge on loopback can see"
     PROCESS = (
         "it kills, freezes or restarts the server, which only one that this command starts allows"
     )
@@ -28,6 +34,15 @@ class Scale(enum.StrEnum):
     FULL = "full"
     QUICK = "quick"
     """Rows that take long are shortened: all of them within two minutes."""
+
+
+class Subject(enum.Enum):
+    """What a row asks."""
+
+    BRIDGE = enum.auto()
+    """The bridge that is validated, or one that is started for the row."""
+    PACKAGE = enum.auto()
+    """The package in this process: of a bridge that runs elsewhere it says nothing."""
 
 
 class Pace(enum.Enum):
@@ -59,6 +74,7 @@ class Row(NamedTuple):
     timeout: float
     """Seconds after which the row is given up, at the scale of a quick campaign."""
     pace: Pace
+    subject: Subject
 
     @property
     def slug(self) -> str:
@@ -70,10 +86,18 @@ class Row(NamedTuple):
 class Suite:
     """Rows that belong together."""
 
-    def __init__(self, name: str, about: str, *, pace: Pace = Pace.BUSY) -> None:
+    def __init__(
+        self,
+        name: str,
+        about: str,
+        *,
+        pace: Pace = Pace.BUSY,
+        subject: Subject = Subject.BRIDGE,
+    ) -> None:
         self.name = name
         self.about = about
         self.pace = pace
+        self.subject = subject
         self.rows: list[Row] = []
 
     def row(
@@ -84,6 +108,7 @@ class Suite:
         needs: tuple[Need, ...] = (),
         timeout: float = 30.0,
         pace: Pace | None = None,
+        subject: Subject | None = None,
     ) -> Callable[[Check], Check]:
         """Add a row; its check is what is decorated."""
 
@@ -97,6 +122,7 @@ class Suite:
                     frozenset(needs),
                     timeout,
                     pace or self.pace,
+                    subject or self.subject,
                 )
             )
             return check

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from catenary.validate.rows import Suite
-from catenary.validate.suites import adversaries  # noqa: F401 - it adds its rows to isolation
+from catenary.validate.suites import adversaries, foreign_threads  # noqa: F401 - they add their rows to isolation
 from catenary.validate.suites.chaos import chaos
 from catenary.validate.suites.chat import chat
 from catenary.validate.suites.concurrency import concurrency

@@ -8,13 +8,9 @@ from collections import deque
 from collections.abc import Iterator, Mapping
 from types import FrameType, FunctionType, ModuleType
 
-from catenary.auth import Identity
 from catenary.client.messages import ErrorAnswer
-from catenary.emitter import UserWebSocketEmitter
-from catenary.inbound import Message
 from catenary.validate.agents import five_events
 from catenary.validate.audience import Audience
-from catenary.validate.bridges import ServedBridge
 from catenary.validate.field import Field
 from catenary.validate.reader import Reader
 from catenary.validate.rows import Need
@@ -213,74 +209,6 @@ async def an_expired_token(field: Field) -> str:
         await reader.until(lambda: reader.close_codes or reader.statuses, what="refused")
         field.expect(not reader.lives, "an expired token opened a connection")
         return f"refused with {reader.close_codes or reader.statuses}"
-
-
-def _owns(identity: Identity, thread_id: str) -> bool:
-    return thread_id.startswith(f"{identity.user_id}-")
-
-
-@isolation.row(
-    "another's thread, on the native wire",
-    asked="a message that names another user's thread is answered as if there were no such thread",
-    needs=(Need.OWN_BRIDGE,),
-)
-async def a_thread_on_the_native_wire(field: Field) -> str:
-    async def authorize(identity: Identity, thread_id: str) -> bool:
-        return _owns(identity, thread_id)
-
-    async with field.served(authorize_thread=authorize) as bridge:
-        started = _count_messages(bridge)
-        async with field.audience(bridge) as audience:
-            a, b = field.some_users(2)
-            (reader,) = await audience.join([a])
-            codes = []
-            for number, thread_id in enumerate((f"{b}-thread", "no-such-thread", f"{a}-thread")):
-                answer = await reader.ask(
-                    {"type": "validate.ask", "id": str(number), "thread_id": thread_id, "data": {}}
-                )
-                codes.append(answer.code if isinstance(answer, ErrorAnswer) else "ack")
-        field.expect(codes[0] == codes[1] == "not_found", f"answered {codes[:2]}")
-        field.expect(codes[2] == "ack", f"the user's own thread was answered {codes[2]}")
-        field.expect(started == [f"{a}-thread"], f"handlers ran for {started}")
-        return f"another's: {codes[0]}, none: {codes[1]}, own: {codes[2]}"
-
-
-@isolation.row(
-    "another's thread, over HTTP",
-    asked="a message posted for another user's thread is answered as if there were no such thread",
-    needs=(Need.OWN_BRIDGE,),
-)
-async def a_thread_over_http(field: Field) -> str:
-    async def authorize(identity: Identity, thread_id: str) -> bool:
-        return _owns(identity, thread_id)
-
-    async with field.served(authorize_thread=authorize) as bridge:
-        started = _count_messages(bridge)
-        a, b = field.some_users(2)
-        statuses = []
-        async with bridge.http(bridge.token(a)) as http:
-            for number, thread_id in enumerate((f"{b}-thread", "no-such-thread", f"{a}-thread")):
-                response = await http.post(
-                    "/api/messages",
-                    json={
-                        "type": "validate.ask", "id": str(number), "thread_id": thread_id,
-                        "data": {},
-                    },
-                )  # fmt: skip
-                statuses.append((response.status_code, response.json().get("code", "ack")))
-        field.expect(statuses[:2] == [(404, "not_found")] * 2, f"answered {statuses[:2]}")
-        field.expect(started == [f"{a}-thread"], f"handlers ran for {started}")
-        return f"another's: {statuses[0]}, none: {statuses[1]}, own: {statuses[2]}"
-
-
-def _count_messages(bridge: ServedBridge) -> list[str | None]:
-    started: list[str | None] = []
-
-    @bridge.factory.on_message("validate.ask")
-    async def handle(message: Message, emitter: UserWebSocketEmitter) -> None:  # noqa: ARG001 - a handler's form
-        started.append(message.thread_id)
-
-    return started
 
 
 @isolation.row(

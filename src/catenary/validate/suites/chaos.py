@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 
+from catenary.limits import Limits
 from catenary.validate.chaos import (
     CALM,
     LEVELS,
@@ -28,7 +29,8 @@ chaos = Suite(
     "chaos", "However the network breaks, every client ends with every event.", pace=Pace.PATIENT
 )
 
-OWN = (Need.OWN_BRIDGE,)
+NETWORK = (Need.NETWORK,)
+TLS = (Need.TLS,)
 PATIENCE = 25.0
 
 
@@ -39,14 +41,14 @@ async def _through(field: Field, faults: Faults, *, certificate: Certificate | N
     async with network(field, faults, users=users, certificate=certificate) as through:
         await through.talk(events, 0.02)
         through.proxy.apply(CALM)
-        await through.audience.settle(timeout=PATIENCE)
+        await through.settle(timeout=PATIENCE)
         return judge_network(field, through)
 
 
 @chaos.row(
     "medium",
     asked="25 % of connections cut, 50-200 ms: every client ends with every event; reconnects ≤ 3 s",
-    needs=OWN,
+    needs=NETWORK,
 )
 async def medium(field: Field) -> str:
     return await _through(field, LEVELS["medium"])
@@ -55,7 +57,7 @@ async def medium(field: Field) -> str:
 @chaos.row(
     "high",
     asked="45 % cut, 100-500 ms, 15 % corrupted (over TLS): every event, nothing altered; reconnects ≤ 3 s",
-    needs=OWN,
+    needs=TLS,
     timeout=60,
 )
 async def high(field: Field) -> str:
@@ -65,13 +67,13 @@ async def high(field: Field) -> str:
 @chaos.row(
     "latency only",
     asked="100-500 ms with jitter: every event, in order, without a reconnect",
-    needs=OWN,
+    needs=NETWORK,
 )
 async def latency_only(field: Field) -> str:
     events = field.pick(full=600, quick=120)
     async with network(field, LEVELS["latency"]) as through:
         await through.talk(events, 0.02)
-        await through.audience.settle(timeout=PATIENCE)
+        await through.settle(timeout=PATIENCE)
         _expect_one_life(field, through)
         field.latencies(through.audience.latencies())
         return judge_network(field, through)
@@ -86,7 +88,7 @@ def _expect_one_life(field: Field, through: Network) -> None:
 @chaos.row(
     "corruption only",
     asked="30 % of records corrupted, over TLS: every event, and nothing that was altered is believed",
-    needs=OWN,
+    needs=TLS,
     timeout=60,
 )
 async def corruption_only(field: Field) -> str:
@@ -96,7 +98,7 @@ async def corruption_only(field: Field) -> str:
 @chaos.row(
     "corruption on plain ws",
     asked="30 % of chunks corrupted on ws://: what framing sees is closed; others and the log are unharmed",
-    needs=OWN,
+    needs=NETWORK,
 )
 async def corruption_on_plain_ws(field: Field) -> str:
     events = field.pick(full=400, quick=80)
@@ -120,7 +122,7 @@ async def corruption_on_plain_ws(field: Field) -> str:
 @chaos.row(
     "15 rapid reconnects",
     asked="cut 15 times in quick succession, on an idle loopback: every event; reconnects ≤ 100 ms in the median",
-    needs=OWN,
+    needs=NETWORK,
 )
 async def rapid_reconnects(field: Field) -> str:
     async with network(field, users=2) as through:
@@ -129,7 +131,7 @@ async def rapid_reconnects(field: Field) -> str:
         playing = asyncio.create_task(through.proxy.play(script))
         await through.talk(events, 0.03)
         await playing
-        await through.audience.settle(timeout=PATIENCE)
+        await through.settle(timeout=PATIENCE)
         reconnects = [seconds for reader in through.readers for seconds in reader.reconnects]
         median = quantile(reconnects, 0.5)
         field.expect_speed(median <= 0.1, f"the median is {median * 1000:.0f} ms")
@@ -139,10 +141,10 @@ async def rapid_reconnects(field: Field) -> str:
 @chaos.row(
     "reconnects of the client",
     asked="the product's client, cut on an idle loopback: live again after ≤ 100 ms in the median of 20; cut again and again: after ≤ 3 s at the worst",
-    needs=OWN,
+    needs=NETWORK,
 )
 async def reconnects_of_the_client(field: Field) -> str:
-    async with field.served() as bridge, field.audience(bridge) as audience:
+    async with field.arranged(Limits()) as bridge, field.audience(bridge) as audience:
         first: list[float] = []
         again: list[float] = []
         for user_id in field.some_users(20):
@@ -177,14 +179,14 @@ async def _cut(proxy: ChaosProxy, follower: Follower) -> float:
 @chaos.row(
     "half-open",
     asked="all connections go silent, their sockets open: found by the missing heartbeat, every event",
-    needs=OWN,
+    needs=NETWORK,
 )
 async def half_open(field: Field) -> str:
     async with network(field) as through:
         await through.talk(20, 0.01)
         through.proxy.apply(Action.HALF_OPEN)
         await through.talk(60, 0.02)
-        await through.audience.settle(timeout=PATIENCE)
+        await through.settle(timeout=PATIENCE)
         lives = {reader.lives for reader in through.readers}
         field.expect(lives == {2}, f"readers were live {lives} times")
         return judge_network(field, through)
@@ -193,7 +195,7 @@ async def half_open(field: Field) -> str:
 @chaos.row(
     "stalls",
     asked="nothing moves for a second, twice: every event, and nobody is given up for it",
-    needs=OWN,
+    needs=NETWORK,
 )
 async def stalls(field: Field) -> str:
     async with network(field) as through:
@@ -202,47 +204,51 @@ async def stalls(field: Field) -> str:
             through.proxy.apply(Action.STALL)
             await through.talk(50, 0.02)
             through.proxy.apply(Action.GO_ON)
-        await through.audience.settle(timeout=PATIENCE)
+        await through.settle(timeout=PATIENCE)
         _expect_one_life(field, through)
         return judge_network(field, through)
 
 
-@chaos.row("a slow link", asked="30 kB/s: every event, in the time that the link needs", needs=OWN)
+@chaos.row(
+    "a slow link", asked="30 kB/s: every event, in the time that the link needs", needs=NETWORK
+)
 async def a_slow_link(field: Field) -> str:
     async with network(field, Faults(bytes_per_second=30_000), users=2) as through:
         await through.talk(150, 0.005)
-        await through.audience.settle(timeout=PATIENCE)
+        await through.settle(timeout=PATIENCE)
         return judge_network(field, through)
 
 
 @chaos.row(
     "single bytes",
     asked="everything comes in pieces of 1 to 3 bytes, the handshake too: every event",
-    needs=OWN,
+    needs=NETWORK,
 )
 async def single_bytes(field: Field) -> str:
     async with network(field, Faults(split_bytes=3), users=2) as through:
         for reader in through.readers:
             reader.cut()
         await through.talk(40, 0.01)
-        await through.audience.settle(timeout=PATIENCE)
+        await through.settle(timeout=PATIENCE)
         return judge_network(field, through)
 
 
 @chaos.row(
-    "lost packets", asked="10 % of packets lost and retransmitted: every event, in order", needs=OWN
+    "lost packets",
+    asked="10 % of packets lost and retransmitted: every event, in order",
+    needs=NETWORK,
 )
 async def lost_packets(field: Field) -> str:
     async with network(field, Faults(loss=0.1, retransmit=0.2)) as through:
         await through.talk(100, 0.02)
-        await through.audience.settle(timeout=PATIENCE)
+        await through.settle(timeout=PATIENCE)
         return judge_network(field, through)
 
 
 @chaos.row(
     "a change of address",
     asked="the client's address changes 3 times, the old path going silent: every event",
-    needs=OWN,
+    needs=(Need.NETWORK, Need.ADDRESSES),
 )
 async def a_change_of_address(field: Field) -> str:
     async with network(field) as through:
@@ -252,14 +258,14 @@ async def a_change_of_address(field: Field) -> str:
             for reader in through.readers:
                 reader.cut()  # a phone's system ends what was bound to the address that it lost
         await through.talk(20, 0.01)
-        await through.audience.settle(timeout=PATIENCE)
+        await through.settle(timeout=PATIENCE)
         return judge_network(field, through)
 
 
 @chaos.row(
     "an outage",
     asked="the network is away for 2 s and refuses everybody: every event once it is back",
-    needs=OWN,
+    needs=NETWORK,
 )
 async def an_outage(field: Field) -> str:
     async with network(field) as through:
@@ -268,14 +274,14 @@ async def an_outage(field: Field) -> str:
         through.proxy.apply(Action.REFUSE)
         await through.talk(100, 0.02)
         through.proxy.apply(Action.ACCEPT)
-        await through.audience.settle(timeout=PATIENCE)
+        await through.settle(timeout=PATIENCE)
         return judge_network(field, through)
 
 
 @chaos.row(
     "all together",
     asked="45 % cut, delayed, corrupted, throttled, split, stalled, lost, refused, cut at random (over TLS): every event",
-    needs=OWN,
+    needs=TLS,
     timeout=90,
 )
 async def all_together(field: Field) -> str:
@@ -291,5 +297,5 @@ async def all_together(field: Field) -> str:
         await through.talk(events, 0.03)
         await playing
         through.proxy.apply(CALM)
-        await through.audience.settle(timeout=60)
+        await through.settle(timeout=60)
         return judge_network(field, through)

@@ -14,9 +14,13 @@ from catenary.inbound import HandlerConfig, Message, MessageHandlerService
 from catenary.manager import WebSocketManager
 from catenary.validate.crowd import crowd
 from catenary.validate.field import Field
-from catenary.validate.rows import Suite
+from catenary.validate.rows import Subject, Suite
 
-constructor = Suite("constructor", "The service takes one manager, and names what is wrong.")
+constructor = Suite(
+    "constructor",
+    "The service takes one manager, and names what is wrong.",
+    subject=Subject.PACKAGE,
+)
 
 
 def _manager() -> WebSocketManager:

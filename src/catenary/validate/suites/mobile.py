@@ -31,7 +31,7 @@ async def _on_the_way(field: Field, profile: Profile) -> str:
         travelling = asyncio.create_task(_travel(through, profile, field.seed, duration))
         await through.talk(events, PACE)
         back_at = await travelling
-        await through.audience.settle(timeout=20)
+        await through.settle(timeout=20)
         waits = [_wait_after(through, moment) for moment in back_at]
         # How long the network itself is away says nothing of a reconnect: its end counts, below.
         measured = judge_network(field, through, reconnects_within=math.inf)
@@ -74,11 +74,16 @@ def _wait_after(through: Network, moment: float) -> float:
     return max(waits, default=0.0)
 
 
+def _needs(profile: Profile) -> tuple[Need, ...]:
+    moves = any(Action.CHANGE_ADDRESS in (*one.begins, *one.ends) for one in profile.interruptions)
+    return (Need.NETWORK, Need.ADDRESSES) if moves else (Need.NETWORK,)
+
+
 def _add_profile(profile: Profile) -> None:
     @mobile.row(
         profile.name,
         asked=f"{profile.description} Every event, and on again within 1 s of the network coming back",
-        needs=(Need.OWN_BRIDGE,),
+        needs=_needs(profile),
         timeout=60,
     )
     async def on_the_way(field: Field) -> str:

@@ -9,10 +9,10 @@ from contextlib import asynccontextmanager
 
 from catenary.limits import Limits
 from catenary.validate.audience import Audience
-from catenary.validate.bridges import ServedBridge
+from catenary.validate.bridges import Bridge
 from catenary.validate.chaos import CALM, ChaosProxy, Faults, Incident
 from catenary.validate.field import Field
-from catenary.validate.reader import Reader
+from catenary.validate.reader import SILENT_INTERVALS, Reader
 from catenary.validate.results import quantile
 from catenary.validate.tls import Certificate
 
@@ -24,7 +24,13 @@ class Network:
     """A bridge, a proxy in front of it, and readers behind that."""
 
     def __init__(
-        self, bridge: ServedBridge, proxy: ChaosProxy, audience: Audience, users: list[str]
+        self,
+        bridge: Bridge,
+        proxy: ChaosProxy,
+        audience: Audience,
+        users: list[str],
+        *,
+        silence: float = 0.0,
     ) -> None:
         self.bridge = bridge
         self.proxy = proxy
@@ -32,6 +38,7 @@ class Network:
         self.users = users
         self.events = 0
         """How many each user was sent."""
+        self._silence = silence
 
     @property
     def readers(self) -> list[Reader]:
@@ -41,10 +48,18 @@ class Network:
     async def talk(self, events: int, pause: float) -> None:
         """Emit so many more numbered events for every user, at a pace."""
         for _ in range(events):
-            for user_id in self.users:
-                self.audience.emit(user_id, f"{user_id} {self.events}", pad="x" * 60)
+            # Not on the loop of the network: to a bridge elsewhere each event is a round trip.
+            await asyncio.to_thread(self._say, str(self.events))
             self.events += 1
             await asyncio.sleep(pause)
+
+    def _say(self, words: str) -> None:
+        for user_id in self.users:
+            self.audience.emit(user_id, f"{user_id} {words}", pad="x" * 60)
+
+    async def settle(self, *, timeout: float) -> None:
+        """Wait as :meth:`Audience.settle`; where heartbeats are rare, until silence is noticed."""
+        await self.audience.settle(timeout=timeout + self._silence)
 
 
 @asynccontextmanager
@@ -59,13 +74,14 @@ async def network(
     """
     Serve a bridge, put a network with ``faults`` before it, and connect readers through it.
 
+    A bridge that runs elsewhere is not served anew; the network is between it and here.
     Each user has a client of the product, and the first ``readers``, by default
     all, a reader of the wire. They connect while the network is calm. At the
     end the network's doings and the readers' ways through it are evidence.
     """
     limits = Limits(heartbeat_interval=HEARTBEAT)
     async with (
-        field.served(limits=limits, serve={"certificate": certificate}) as bridge,
+        field.arranged(limits, certificate=certificate) as bridge,
         ChaosProxy(bridge.websocket_url, seed=field.seed) as proxy,
         field.audience(bridge) as audience,
     ):
@@ -74,14 +90,21 @@ async def network(
         url = proxy.url_for(bridge.websocket_url)
         await audience.join(names[:readers], url=url)
         await audience.follow(names, url=url)
+        silence = _silence_noticed(audience) if field.is_elsewhere else 0.0
         proxy.apply(faults)
         try:
-            yield Network(bridge, proxy, audience, names)
+            yield Network(bridge, proxy, audience, names, silence=silence)
         finally:
             for entry in proxy.journal.entries:
                 if entry.connection is None or entry.what in _SHOWN:
                     field.happened(f"{entry.what} {entry.detail}".strip(), began + entry.at)
             field.tracks(audience)
+
+
+def _silence_noticed(audience: Audience) -> float:
+    """Return the seconds after which readers take a bridge for dead, by what it told them."""
+    told = [reader.connected for reader in audience.readers if reader.connected is not None]
+    return SILENT_INTERVALS * max(connected.heartbeat_interval for connected in told)
 
 
 RECONNECTS_WITHIN = 3.0

@@ -8,7 +8,7 @@ from catenary.validate.audience import Audience
 from catenary.validate.checker import Fault, OrderingChecker
 from catenary.validate.crowd import crowd
 from catenary.validate.field import Field
-from catenary.validate.rows import Suite
+from catenary.validate.rows import Subject, Suite
 from catenary.validate.suites.expectations import expect_senders_order
 from catenary.validate.suites.planted import PLANTS, plant
 
@@ -159,7 +159,11 @@ async def one_thread_of_the_user(field: Field) -> str:
 
 
 def _add_planted(fault: Fault) -> None:
-    @ordering.row(f"planted: {fault}", asked=f"{PLANTS[fault].asked}: the checker says {fault!s}")
+    @ordering.row(
+        f"planted: {fault}",
+        asked=f"{PLANTS[fault].asked}: the checker says {fault!s}",
+        subject=Subject.PACKAGE,
+    )
     async def planted(field: Field) -> str:
         checker = OrderingChecker()
         found = {problem.fault for problem in checker.problems(plant(fault, checker))}

@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
 
 from catenary.runs import Run
+from catenary.validate.audience import Audience
 from catenary.validate.crowd import together
 from catenary.validate.field import Field
 from catenary.validate.reader import Reader
@@ -124,6 +125,12 @@ async def silence(field: Field) -> str:
     return f"silent for {longest:.1f} s: {len(found)} of 4 users found, with what came before and after"
 
 
+def _note_each(audience: Audience, number: int, healthy: list[Reader], ill: list[Reader]) -> None:
+    for reader in (*healthy, *ill):
+        pad = ILL_PAD if reader in ill else HEALTHY_PAD
+        audience.emit(reader.user_id, f"{reader.user_id} {number}", pad=pad)
+
+
 Trouble = Callable[[Reader, asyncio.Event], Coroutine[Any, Any, None]]
 """What befalls a reader; the event is set once the healthy ones have everything."""
 
@@ -140,9 +147,7 @@ async def _beside(field: Field, trouble: Trouble, what: str) -> str:
         have_all = asyncio.Event()
         troubles = [asyncio.create_task(trouble(reader, have_all)) for reader in ill]
         for number in range(50):
-            for reader in (*healthy, *ill):
-                pad = ILL_PAD if reader in ill else HEALTHY_PAD
-                audience.emit(reader.user_id, f"{reader.user_id} {number}", pad=pad)
+            await asyncio.to_thread(_note_each, audience, number, healthy, ill)
             await asyncio.sleep(0.01)
         await together(reader.until_events(50) for reader in healthy)
         have_all.set()
@@ -186,7 +191,6 @@ async def slow_users(field: Field) -> str:
 @reliability.row(
     "failing users",
     asked="2 users' connections break again and again beside 8 healthy ones: those notice nothing",
-    needs=OWN,
 )
 async def failing_users(field: Field) -> str:
     async def fail(reader: Reader, _: asyncio.Event) -> None:
@@ -201,7 +205,6 @@ async def failing_users(field: Field) -> str:
 @reliability.row(
     "recovering users",
     asked="2 users are away and come back beside 8 healthy ones: they catch up, those notice nothing",
-    needs=OWN,
 )
 async def recovering_users(field: Field) -> str:
     async def recover(reader: Reader, _: asyncio.Event) -> None:

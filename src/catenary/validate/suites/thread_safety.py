@@ -14,7 +14,7 @@ from catenary.factory import get_websocket_bridge_factory, get_websocket_manager
 from catenary.runs import Run
 from catenary.validate.crowd import SWITCH_SECONDS, crowd
 from catenary.validate.field import Field
-from catenary.validate.rows import Need, Suite
+from catenary.validate.rows import Need, Subject, Suite
 from catenary.validate.suites.expectations import expect_senders_order
 from catenary.validate.threads import ThreadMonitor, ViolationKind
 
@@ -30,14 +30,18 @@ async def _one_object(field: Field, getter: Callable[[], object], what: str) -> 
 
 
 @thread_safety.row(
-    "one manager", asked="55 threads × 5 get_websocket_manager() = 275 calls: one object"
+    "one manager",
+    asked="55 threads × 5 get_websocket_manager() = 275 calls: one object",
+    subject=Subject.PACKAGE,
 )
 async def one_manager(field: Field) -> str:
     return await _one_object(field, get_websocket_manager, "get_websocket_manager()")
 
 
 @thread_safety.row(
-    "one factory", asked="55 threads × 5 get_websocket_bridge_factory() = 275 calls: one object"
+    "one factory",
+    asked="55 threads × 5 get_websocket_bridge_factory() = 275 calls: one object",
+    subject=Subject.PACKAGE,
 )
 async def one_factory(field: Field) -> str:
     return await _one_object(field, get_websocket_bridge_factory, "get_websocket_bridge_factory()")
@@ -73,14 +77,18 @@ async def _first_call(field: Field, getter: str) -> str:
 
 
 @thread_safety.row(
-    "one manager, first call", asked="275 calls of 55 threads, the process's first: one manager"
+    "one manager, first call",
+    asked="275 calls of 55 threads, the process's first: one manager",
+    subject=Subject.PACKAGE,
 )
 async def one_manager_first(field: Field) -> str:
     return await _first_call(field, "get_websocket_manager")
 
 
 @thread_safety.row(
-    "one factory, first call", asked="275 calls of 55 threads, the process's first: one factory"
+    "one factory, first call",
+    asked="275 calls of 55 threads, the process's first: one factory",
+    subject=Subject.PACKAGE,
 )
 async def one_factory_first(field: Field) -> str:
     return await _first_call(field, "get_websocket_bridge_factory")
@@ -158,7 +166,6 @@ async def twenty_senders(field: Field) -> str:
 @thread_safety.row(
     "1,000 hops",
     asked="one sequence that hops 1,000 times over 8 threads and loops keeps its order",
-    needs=(Need.OWN_BRIDGE,),
 )
 async def thousand_hops(field: Field) -> str:
     async with field.audience() as audience:
@@ -263,6 +270,7 @@ async def the_monitor_on_a_live_bridge(field: Field) -> str:
 @thread_safety.row(
     "the monitor finds what is planted",
     asked="a guarded object used without its lock, a confined one on another thread, two threads in one section: each found with thread, place and time",
+    subject=Subject.PACKAGE,
 )
 async def the_monitor_finds_what_is_planted(field: Field) -> str:
     monitor = ThreadMonitor()
