@@ -205,11 +205,13 @@ async def by_the_ai_sdk(field: Field) -> str:
 async def by_ag_ui(field: Field) -> str:
     async with _guarded(field) as guarded, guarded.http() as http:
         measured = await _post(field, guarded, http, "/ag-ui", _input)
-        joins = {**_input(guarded.foreign), "messages": []}
-        async with http.stream("POST", "/ag-ui/connect", json=joins) as response:
-            first = await anext(response.aiter_lines(), "")
-        field.expect(not first.startswith(("data", "id")), f"who joined was told {first!r:.200}")
-        await _expect_not_stopped(field, http, "/ag-ui/stop", json=joins)
+        joined = []
+        for thread_id in guarded.threads[:2]:
+            joins = {**_input(thread_id), "messages": []}
+            async with http.stream("POST", "/ag-ui/connect", json=joins) as response:
+                joined.append((response.status_code, await anext(response.aiter_lines(), "")))
+            await _expect_not_stopped(field, http, "/ag-ui/stop", json=joins)
+        _expect_refused(field, joined, (200, ": idle"))
         return f"{measured}; joined: nothing, 0 stopped"
 
 
