@@ -87,6 +87,29 @@ def test_a_server_elsewhere_is_validated_as_far_as_it_allows(
     assert "needs a bridge that this command starts itself" in said.out
 
 
+def test_a_network_that_breaks_is_put_before_a_server_elsewhere(
+    catenary: CommandLine, server: str, tmp_path: Path
+) -> None:
+    """Each event is published over HTTP; what needs a certificate of its own is left out."""
+    url = f"ws{server.removeprefix('http')}/ws"
+    catenary(
+        "validate", "--quick", "--url", url, "--report", str(tmp_path), "--seed", "7",
+        "--suite", "chaos:single bytes", "--suite", "chaos:high",
+        "--suite", "ordering:planted: hole",
+    )  # fmt: skip
+    written = json.loads((tmp_path / "report.json").read_bytes())
+    outcomes = {outcome["row"]: outcome for outcome in written["outcomes"]}
+    # What is only slow is no fault: others use this machine too.
+    asked = outcomes["single bytes"]
+    assert asked["faults"] == []
+    assert "160 of 160 events" in asked["measured"]
+    assert {happening["what"] for happening in asked["evidence"]["happenings"]} == {
+        "faults split_bytes=3"
+    }
+    assert "records of TLS" in outcomes["high"]["faults"][0]
+    assert "asked of the package here" in outcomes["planted: hole"]["measured"]
+
+
 def test_tokens_may_come_from_a_command(catenary: CommandLine, server: str) -> None:
     """For each user anew; a command that fails is told."""
     url = f"ws{server.removeprefix('http')}/ws"

@@ -12,7 +12,7 @@ from catenary.validate.bridges import RemoteBridge
 from catenary.validate.campaign import Campaign, Progress, chosen_rows
 from catenary.validate.field import Field
 from catenary.validate.results import Outcome, Verdict
-from catenary.validate.rows import Need, Pace, Scale, Suite
+from catenary.validate.rows import Need, Pace, Scale, Subject, Suite
 from catenary.validate.suites import SUITES
 
 
@@ -123,6 +123,60 @@ async def test_what_a_bridge_elsewhere_does_not_allow_is_left_out() -> None:
     ]  # fmt: skip
     assert report.holds
     assert report.bridge == "ws://127.0.0.1:1/ws"
+
+
+@pytest.mark.parametrize(
+    ("url", "met"),
+    [
+        ("ws://127.0.0.1:1/ws", {Need.NETWORK, Need.ADDRESSES}),
+        ("ws://localhost:1/ws", {Need.NETWORK, Need.ADDRESSES}),
+        ("ws://bridge.example/ws", {Need.NETWORK}),
+        ("wss://bridge.example/ws", set()),
+        ("wss://127.0.0.1:1/ws", set()),
+    ],
+)
+def test_a_network_that_breaks_is_put_before_what_has_no_certificate(
+    url: str, met: set[Need]
+) -> None:
+    """And the address that one comes from is changed on loopback only."""
+    remote = RemoteBridge(url, token=lambda _: "", api_key="")
+    assert remote.met == met
+    remote.close()
+
+
+async def test_a_row_of_the_package_says_that_a_bridge_elsewhere_was_not_asked() -> None:
+    sample = Suite("sample", "Rows that ask no bridge.", subject=Subject.PACKAGE)
+
+    @sample.row("here", asked="it holds")
+    async def here(field: Field) -> str:
+        return "fine"
+
+    @sample.row("there", asked="it holds too", subject=Subject.BRIDGE)
+    async def there(field: Field) -> str:
+        return "fine"
+
+    remote = RemoteBridge("ws://127.0.0.1:1/ws", token=lambda _: "", api_key="")
+    told = "asked of the package here, not of the bridge: fine"
+    report = await Campaign(sample.rows, remote=remote).run()
+    assert [outcome.measured for outcome in report.outcomes] == [told, "fine"]
+    report = await Campaign(sample.rows).run()
+    assert [outcome.measured for outcome in report.outcomes] == ["fine", "fine"]
+    remote.close()
+
+
+async def test_a_bridge_elsewhere_has_longer() -> None:
+    """Its heartbeats may be rare, and each event is a round trip."""
+    sample = Suite("sample", "A row that waits.")
+
+    @sample.row("waits", asked="it is done after a while", timeout=0.05)
+    async def waits(field: Field) -> str:
+        await asyncio.sleep(0.1)
+        return "done"
+
+    remote = RemoteBridge("ws://127.0.0.1:1/ws", token=lambda _: "", api_key="")
+    report = await Campaign(sample.rows, scale=Scale.QUICK, remote=remote).run()
+    assert report.holds
+    remote.close()
 
 
 async def test_progress_tells_the_begin_and_the_end_of_every_row() -> None:
