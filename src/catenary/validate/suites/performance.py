@@ -155,6 +155,8 @@ async def hundred_connects(field: Field) -> str:
                 seconds.append(time.perf_counter() - began)
 
         await together(connect(range(begin, 100, 10)) for begin in range(10))
+        codes = {code for reader in audience.readers for code in reader.close_codes}
+        field.expect(not codes, f"connections were closed with {codes}")
         p50, p99 = (quantile(seconds, share) * 1000 for share in (0.5, 0.99))
         field.figure("connect_p99", p99, "ms")
         field.expect_speed(p99 < 500, f"P99 is {p99:.0f} ms")
