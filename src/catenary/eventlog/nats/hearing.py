@@ -19,8 +19,8 @@ from catenary.eventlog.nats.state import Batch, State, batch_in, known_in
 from catenary.eventlog.nats.store import Store
 from catenary.eventlog.nats.stream import NatsStream
 from catenary.eventlog.nats.writer import NatsWriter
-from catenary.eventlog.shared_nodes import SharedNodes
-from catenary.eventlog.shared_runs import Cancel
+from catenary.eventlog.shared.nodes import SharedNodes
+from catenary.eventlog.shared.runs import Cancel
 from catenary.position import Position
 
 logger = logging.getLogger("catenary.eventlog")

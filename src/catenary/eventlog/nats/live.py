@@ -23,7 +23,7 @@ from catenary.eventlog.nats.address import Address
 from catenary.eventlog.nats.link import Link
 from catenary.eventlog.nats.protocol import Message
 from catenary.eventlog.nats.store import Servers, connect
-from catenary.eventlog.shared_threads import start_unless_ending
+from catenary.eventlog.shared.threads import start_unless_ending
 
 PING_SECONDS = 5.0
 SILENCE_SECONDS = 15.0

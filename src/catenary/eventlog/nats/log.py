@@ -24,7 +24,7 @@ from catenary.eventlog.nats.reading import read_last, read_page
 from catenary.eventlog.nats.session import Session
 from catenary.eventlog.nats.store import Store
 from catenary.eventlog.nats.stream import NatsStream
-from catenary.eventlog.shared_leases import LEASE_SECONDS
+from catenary.eventlog.shared.leases import LEASE_SECONDS
 from catenary.eventlog.stream import Stream, Watcher
 from catenary.position import Position
 

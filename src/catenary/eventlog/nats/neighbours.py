@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from catenary.errors import LogError
 from catenary.eventlog.nats.store import Store
-from catenary.eventlog.shared_nodes import SharedNodes
+from catenary.eventlog.shared.nodes import SharedNodes
 
 if TYPE_CHECKING:
     from catenary.eventlog.nats.log import NatsLog

@@ -18,8 +18,8 @@ from catenary.eventlog.nats.state import Held
 from catenary.eventlog.nats.store import Store
 from catenary.eventlog.nats.stream import NatsStream
 from catenary.eventlog.receipt import Receipt
-from catenary.eventlog.shared_running import SharedRunning
-from catenary.eventlog.shared_runs import Cancel, StoredRun
+from catenary.eventlog.shared.running import SharedRunning
+from catenary.eventlog.shared.runs import Cancel, StoredRun
 from catenary.eventlog.stream import HeldRun, Stream
 from catenary.fold import RunState
 from catenary.position import Position

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from catenary.eventlog.committer_group import Outcome
+from catenary.eventlog.committer.group import Outcome
 from catenary.eventlog.entry import Entry
 from catenary.eventlog.nats.appending import Appending, append_all
 from catenary.eventlog.nats.store import Store

@@ -9,8 +9,8 @@ from contextlib import contextmanager
 from typing import Concatenate, ParamSpec, TypeVar
 
 from catenary.errors import ConfigError, LogError, LogUnavailable
-from catenary.eventlog.committer import CommittingLog
-from catenary.eventlog.committer_group import Batch, Group, Outcome
+from catenary.eventlog.committer.group import Batch, Group, Outcome
+from catenary.eventlog.committer.log import CommittingLog
 from catenary.eventlog.model import Durability, Retention
 from catenary.eventlog.nats import keeping, leases
 from catenary.eventlog.nats.address import Address
@@ -20,8 +20,8 @@ from catenary.eventlog.nats.names import Names
 from catenary.eventlog.nats.session import Session
 from catenary.eventlog.nats.store import Servers, Store
 from catenary.eventlog.nats.stream import NatsStream
-from catenary.eventlog.shared_callers import Callers
-from catenary.eventlog.shared_leases import Lease
+from catenary.eventlog.shared.callers import Callers
+from catenary.eventlog.shared.leases import Lease
 from catenary.grammar import Step
 
 P = ParamSpec("P")

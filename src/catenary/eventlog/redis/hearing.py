@@ -17,7 +17,7 @@ from catenary.eventlog.redis.store import Store
 from catenary.eventlog.redis.stored import encode, header_of, position_of, records_of
 from catenary.eventlog.redis.stream import RedisStream
 from catenary.eventlog.redis.writer import RedisWriter
-from catenary.eventlog.shared_nodes import SharedNodes
+from catenary.eventlog.shared.nodes import SharedNodes
 from catenary.position import Position
 
 logger = logging.getLogger("catenary.eventlog")

@@ -16,8 +16,8 @@ from catenary.eventlog.redis.store import Store
 from catenary.eventlog.redis.stored import Header, batch_of, encode, records_of
 from catenary.eventlog.redis.stream import RedisStream
 from catenary.eventlog.retention import tombstone
-from catenary.eventlog.shared_folding import apply_once, kept_fold
-from catenary.eventlog.shared_runs import RunStart
+from catenary.eventlog.shared.folding import apply_once, kept_fold
+from catenary.eventlog.shared.runs import RunStart
 from catenary.fold import RunFold, encode_state
 from catenary.record import Record, merge_adjacent
 

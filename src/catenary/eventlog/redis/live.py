@@ -27,7 +27,7 @@ from catenary.eventlog.redis.address import Address
 from catenary.eventlog.redis.link import Link
 from catenary.eventlog.redis.scripts import Rules
 from catenary.eventlog.redis.store import Server, Servers
-from catenary.eventlog.shared_threads import start_unless_ending
+from catenary.eventlog.shared.threads import start_unless_ending
 
 PING_SECONDS = 5.0
 SILENCE_SECONDS = 15.0

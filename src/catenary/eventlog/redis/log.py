@@ -25,7 +25,7 @@ from catenary.eventlog.redis.reading import read_page
 from catenary.eventlog.redis.session import Session
 from catenary.eventlog.redis.stream import RedisStream
 from catenary.eventlog.retention import erased_entry
-from catenary.eventlog.shared_leases import LEASE_SECONDS
+from catenary.eventlog.shared.leases import LEASE_SECONDS
 from catenary.eventlog.stream import Stream, Watcher
 from catenary.position import Position
 

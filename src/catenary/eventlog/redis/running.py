@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from catenary.eventlog.committer_stream import CommitStream
+from catenary.eventlog.committer.stream import CommitStream
 from catenary.eventlog.model import CancelOutcome, RunInfo
 from catenary.eventlog.receipt import Receipt
 from catenary.eventlog.redis import asking
@@ -19,8 +19,8 @@ from catenary.eventlog.redis.session import Session
 from catenary.eventlog.redis.store import Store
 from catenary.eventlog.redis.stored import encode
 from catenary.eventlog.redis.stream import RedisStream
-from catenary.eventlog.shared_running import SharedRunning
-from catenary.eventlog.shared_runs import StoredRun
+from catenary.eventlog.shared.running import SharedRunning
+from catenary.eventlog.shared.runs import StoredRun
 from catenary.eventlog.stream import HeldRun, Stream
 from catenary.fold import RunState
 from catenary.position import Position

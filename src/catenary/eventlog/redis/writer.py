@@ -9,8 +9,8 @@ from contextlib import contextmanager
 from typing import Concatenate, ParamSpec, TypeVar
 
 from catenary.errors import ConfigError, LogError, LogUnavailable
-from catenary.eventlog.committer import CommittingLog
-from catenary.eventlog.committer_group import Batch, Group, Outcome
+from catenary.eventlog.committer.group import Batch, Group, Outcome
+from catenary.eventlog.committer.log import CommittingLog
 from catenary.eventlog.model import Durability, Retention
 from catenary.eventlog.redis import keeping
 from catenary.eventlog.redis.address import Address
@@ -22,8 +22,8 @@ from catenary.eventlog.redis.scripts import Rules
 from catenary.eventlog.redis.session import Session
 from catenary.eventlog.redis.store import Store
 from catenary.eventlog.redis.stream import RedisStream
-from catenary.eventlog.shared_callers import Callers
-from catenary.eventlog.shared_leases import Lease
+from catenary.eventlog.shared.callers import Callers
+from catenary.eventlog.shared.leases import Lease
 
 P = ParamSpec("P")
 T = TypeVar("T")

@@ -8,7 +8,7 @@ import msgspec
 
 from catenary.envelope import Envelope
 from catenary.eventlog.closing import ending_entries
-from catenary.eventlog.committer_stream import CommitStream
+from catenary.eventlog.committer.stream import CommitStream
 from catenary.eventlog.entry import Entry
 from catenary.eventlog.model import RunInfo
 from catenary.eventlog.stream import HeldRun

@@ -7,11 +7,11 @@ import time
 from collections.abc import Callable
 from typing import Any, Generic, TypeVar
 
-from catenary.eventlog.committer import CommittingLog
+from catenary.eventlog.committer.log import CommittingLog
 from catenary.eventlog.model import RunInfo
-from catenary.eventlog.shared_leases import Lease
-from catenary.eventlog.shared_runs import StoredRun, ending, hold
-from catenary.eventlog.shared_stream import SharedStream
+from catenary.eventlog.shared.leases import Lease
+from catenary.eventlog.shared.runs import StoredRun, ending, hold
+from catenary.eventlog.shared.stream import SharedStream
 from catenary.eventlog.stream import HeldRun
 from catenary.events import AgentCancelled, AgentError
 
