@@ -15,12 +15,13 @@ from catenary.eventlog.model import Durability, Retention
 from catenary.eventlog.nats import keeping, leases
 from catenary.eventlog.nats.address import Address
 from catenary.eventlog.nats.appending import Appending, append_all
-from catenary.eventlog.nats.durability import InForce, in_force
+from catenary.eventlog.nats.durability import in_force
 from catenary.eventlog.nats.names import Names
 from catenary.eventlog.nats.session import Session
 from catenary.eventlog.nats.store import Servers, Store
 from catenary.eventlog.nats.stream import NatsStream
 from catenary.eventlog.shared.callers import Callers
+from catenary.eventlog.shared.durability import InForce
 from catenary.eventlog.shared.leases import Lease
 from catenary.grammar import Step
 

@@ -26,7 +26,8 @@ from catenary.errors import CatenaryError, LogUnavailable
 from catenary.eventlog.redis.address import Address
 from catenary.eventlog.redis.link import Link
 from catenary.eventlog.redis.scripts import Rules
-from catenary.eventlog.redis.store import Server, Servers
+from catenary.eventlog.redis.store import Servers
+from catenary.eventlog.shared.address import Server
 from catenary.eventlog.shared.threads import start_unless_ending
 
 PING_SECONDS = 5.0

@@ -15,7 +15,7 @@ from catenary.eventlog.model import Durability, Retention
 from catenary.eventlog.redis import keeping
 from catenary.eventlog.redis.address import Address
 from catenary.eventlog.redis.appending import Appending, append_all
-from catenary.eventlog.redis.durability import InForce, in_force
+from catenary.eventlog.redis.durability import in_force
 from catenary.eventlog.redis.keys import Keys
 from catenary.eventlog.redis.marks import check_marks
 from catenary.eventlog.redis.scripts import Rules
@@ -23,6 +23,7 @@ from catenary.eventlog.redis.session import Session
 from catenary.eventlog.redis.store import Store
 from catenary.eventlog.redis.stream import RedisStream
 from catenary.eventlog.shared.callers import Callers
+from catenary.eventlog.shared.durability import InForce
 from catenary.eventlog.shared.leases import Lease
 
 P = ParamSpec("P")
