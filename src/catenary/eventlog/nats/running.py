@@ -18,7 +18,6 @@ from catenary.eventlog.nats.state import Held
 from catenary.eventlog.nats.store import Store
 from catenary.eventlog.nats.stream import NatsStream
 from catenary.eventlog.receipt import Receipt
-from catenary.eventlog.shared.running import SharedRunning
 from catenary.eventlog.shared.runs import Cancel, StoredRun
 from catenary.eventlog.stream import HeldRun, Stream
 from catenary.fold import RunState
@@ -35,7 +34,7 @@ def _is_leased(held: Held) -> bool:
     return held.lease > 0
 
 
-class RunningLog(HearingLog, SharedRunning[Store]):
+class RunningLog(HearingLog):
     """The part of a NATS log that knows runs."""
 
     def __init__(self, *args: Any, **options: Any) -> None:
@@ -252,12 +251,12 @@ class RunningLog(HearingLog, SharedRunning[Store]):
 
     # Ending
 
-    def _stored_run(self, session: Session, stream: NatsStream, run_id: str) -> StoredRun | None:
-        return asking.some_runs(session.store, [(stream, run_id)])[0]
+    def _stored_run(self, store: Store, stream: NatsStream, run_id: str) -> StoredRun | None:
+        return asking.some_runs(store, [(stream, run_id)])[0]
 
-    def _adopt_any(self, session: Session, stream: NatsStream, run_id: str) -> StoredRun | None:
-        self._mark_all(session.store, [stream])
+    def _adopt_any(self, store: Store, stream: NatsStream, run_id: str) -> StoredRun | None:
+        self._mark_all(store, [stream])
         (stored,) = asking.adopt(
-            session.store, stream, self.holder, [run_id], session.at, may_adopt=_is_anyones
+            store, stream, self.holder, [run_id], self._now_ms(), may_adopt=_is_anyones
         )
         return stored

@@ -19,7 +19,6 @@ from catenary.eventlog.redis.session import Session
 from catenary.eventlog.redis.store import Store
 from catenary.eventlog.redis.stored import encode
 from catenary.eventlog.redis.stream import RedisStream
-from catenary.eventlog.shared.running import SharedRunning
 from catenary.eventlog.shared.runs import StoredRun
 from catenary.eventlog.stream import HeldRun, Stream
 from catenary.fold import RunState
@@ -32,7 +31,7 @@ LOOK_EVERYWHERE_SECONDS = 30.0
 _encode_json = msgspec.json.Encoder().encode
 
 
-class RunningLog(HearingLog, SharedRunning[Store]):
+class RunningLog(HearingLog):
     """The part of a Redis log that knows runs."""
 
     def __init__(self, *args: Any, **options: Any) -> None:
@@ -235,9 +234,9 @@ class RunningLog(HearingLog, SharedRunning[Store]):
 
     # Ending
 
-    def _stored_run(self, session: Session, stream: RedisStream, run_id: str) -> StoredRun | None:
-        return asking.some_runs(session.store, self.keys, [(stream.log_id, run_id)])[0]
+    def _stored_run(self, store: Store, stream: RedisStream, run_id: str) -> StoredRun | None:
+        return asking.some_runs(store, self.keys, [(stream.log_id, run_id)])[0]
 
-    def _adopt_any(self, session: Session, stream: RedisStream, run_id: str) -> StoredRun | None:
-        (stored,), _ = asking.adopt(session.store, self.keys, stream, self.holder, "any", [run_id])
+    def _adopt_any(self, store: Store, stream: RedisStream, run_id: str) -> StoredRun | None:
+        (stored,), _ = asking.adopt(store, self.keys, stream, self.holder, "any", [run_id])
         return stored

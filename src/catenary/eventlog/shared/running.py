@@ -5,43 +5,32 @@ from __future__ import annotations
 import abc
 import time
 from collections.abc import Callable
-from typing import Any, Generic, TypeVar
 
-from catenary.eventlog.committer.log import CommittingLog
 from catenary.eventlog.model import RunInfo
-from catenary.eventlog.shared.leases import Lease
+from catenary.eventlog.shared.callers import S
 from catenary.eventlog.shared.runs import StoredRun, ending, hold
-from catenary.eventlog.shared.stream import SharedStream
+from catenary.eventlog.shared.session import L, SharedSession
+from catenary.eventlog.shared.writer import A, SharedWriter
 from catenary.eventlog.stream import HeldRun
 from catenary.events import AgentCancelled, AgentError
 
-S = TypeVar("S")
 
-
-class SharedRunning(CommittingLog, Generic[S]):
+class SharedRunning(SharedWriter[S, L, A]):
     """Holds runs, brings them up to the store, and ends them whoever holds them."""
-
-    _alive: frozenset[str]
-    """The processes that lived when the own lease was renewed."""
-    _lease: Lease
 
     # The store
 
     @abc.abstractmethod
-    def _who_lives(self, store: S) -> frozenset[str]:
-        """Ask which processes live. Raises ``LogError``."""
-
-    @abc.abstractmethod
-    def _stored_run(self, session: Any, stream: Any, run_id: str) -> StoredRun | None:
+    def _stored_run(self, store: S, stream: L, run_id: str) -> StoredRun | None:
         """Return a run as it is stored. Raises ``LogError``."""
 
     @abc.abstractmethod
-    def _adopt_any(self, session: Any, stream: Any, run_id: str) -> StoredRun | None:
+    def _adopt_any(self, store: S, stream: L, run_id: str) -> StoredRun | None:
         """Let this process hold an open run, whoever does, and return it. Raises ``LogError``."""
 
     # Holding
 
-    def _hold(self, stream: SharedStream, stored: StoredRun | None) -> bool:
+    def _hold(self, stream: L, stored: StoredRun | None) -> bool:
         """Hold a run here that is this process's in the store; False if it is not."""
         if stored is None or stored.info.holder != self.holder:
             return False
@@ -50,7 +39,7 @@ class SharedRunning(CommittingLog, Generic[S]):
             self._busy[stream.log_id] = stream
         return True
 
-    def _hold_again(self, stream: SharedStream, run_id: str, stored: StoredRun | None) -> bool:
+    def _hold_again(self, stream: L, run_id: str, stored: StoredRun | None) -> bool:
         """Bring what is known here of a leased run up to the store; True if it is held here."""
         with self._step():
             run = stream.runs.get(run_id)
@@ -83,7 +72,6 @@ class SharedRunning(CommittingLog, Generic[S]):
     ) -> bool:
         """End an open run, whoever holds it, and fence it."""
         stream = self.stream(log_id)
-        assert isinstance(stream, SharedStream)
         return await self._do(
             lambda session: self._end_stored(session, stream, run_id, lambda _: end, because),
             stream,
@@ -91,17 +79,17 @@ class SharedRunning(CommittingLog, Generic[S]):
 
     def _end_stored(
         self,
-        session: Any,
-        stream: SharedStream,
+        session: SharedSession[S, L],
+        stream: L,
         run_id: str,
         end_for: Callable[[RunInfo], AgentError | AgentCancelled],
         because: str,
     ) -> bool:
         """End an open run in the store: hold it first, which fences whoever held it."""
-        before = self._stored_run(session, stream, run_id)
+        before = self._stored_run(session.store, stream, run_id)
         if before is None or not before.info.is_open:
             return False
-        stored = self._adopt_any(session, stream, run_id)
+        stored = self._adopt_any(session.store, stream, run_id)
         if stored is None or not stored.info.is_open:
             return False
         if not session.append(stream, ending(stored, end_for(before.info), self._clock())):
