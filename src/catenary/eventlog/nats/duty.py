@@ -14,7 +14,6 @@ from catenary.errors import LogUnavailable
 from catenary.eventlog.closing import producer_lost
 from catenary.eventlog.model import RunInfo
 from catenary.eventlog.nats import aging, asking, keeping, leases, records, rewriting
-from catenary.eventlog.nats.hearing import LOOK_SECONDS
 from catenary.eventlog.nats.posts import Found
 from catenary.eventlog.nats.records import Due
 from catenary.eventlog.nats.running import RunningLog
@@ -34,17 +33,13 @@ class DutifulLog(RunningLog):
     """The part of a NATS log that looks after all of them."""
 
     _lost_looked_at = float("-inf")
-    _looked_at = float("-inf")
     _aging: aging.Aging | None = None
 
     async def sweep(self) -> None:
         """Do what is due, if this process has the duty; and compare heads now and then."""
         await self._is_open()
         self._let_go()
-        now = time.monotonic()
-        if now - self._looked_at >= LOOK_SECONDS:
-            self._looked_at = now
-            await self._look_at_heads()
+        await self._look_at_heads()
         await self._compact_ended()
         await self._close_forgotten()
         if not await self._ask(leases.take_duty, self.holder, self._now_ms()):
@@ -52,20 +47,10 @@ class DutifulLog(RunningLog):
             return
         await self._do_what_is_due()
         await self._ask(self._let_age)
+        now = time.monotonic()
         if now - self._lost_looked_at >= self._lease.renew_seconds and self._lease.may_judge(now):
             self._lost_looked_at = now
             await self._close_lost_runs()
-
-    async def _look_at_heads(self) -> None:
-        """Compare the heads of the logs that are read here, whatever was heard of them."""
-        with self._step():
-            watched = [
-                stream
-                for stream in self._busy.values()
-                if stream.watchers and isinstance(stream, NatsStream)
-            ]
-        if watched:
-            await self._ask(self._compare, watched)
 
     async def _compact_ended(self) -> None:
         """Merge what runs said that have ended here; what is left undone goes with the next."""

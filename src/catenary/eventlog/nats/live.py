@@ -71,11 +71,11 @@ class Listener(SharedListener):
         self.wake()
         return future
 
-    def leave(self, subject: bytes) -> None:
+    def leave(self, channel: bytes) -> None:
         """Listen on a subject no longer."""
         with self._lock:
-            self._wanted.discard(subject)
-            self._changed.add(subject)
+            self._wanted.discard(channel)
+            self._changed.add(channel)
         self.wake()
 
     # For the ear

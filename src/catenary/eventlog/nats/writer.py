@@ -12,6 +12,7 @@ from catenary.eventlog.nats import keeping, leases
 from catenary.eventlog.nats.address import Address
 from catenary.eventlog.nats.appending import Appending, append_all
 from catenary.eventlog.nats.durability import in_force
+from catenary.eventlog.nats.live import Listener
 from catenary.eventlog.nats.names import Names
 from catenary.eventlog.nats.session import Session
 from catenary.eventlog.nats.store import Servers, Store
@@ -22,7 +23,7 @@ from catenary.grammar import Step
 logger = logging.getLogger("catenary.eventlog")
 
 
-class NatsWriter(SharedRunning[Store, NatsStream, Appending]):
+class NatsWriter(SharedRunning[Store, NatsStream, Appending, Listener]):
     """The appending side of a NATS log."""
 
     _store_name = "JetStream"

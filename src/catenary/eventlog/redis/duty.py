@@ -14,7 +14,6 @@ from catenary.eventlog.closing import producer_lost
 from catenary.eventlog.model import RunInfo
 from catenary.eventlog.overdue import NOT_STOPPED, SILENT, close_held_run
 from catenary.eventlog.redis import asking, keeping
-from catenary.eventlog.redis.hearing import LOOK_SECONDS
 from catenary.eventlog.redis.running import RunningLog
 from catenary.eventlog.redis.session import Session
 from catenary.eventlog.redis.store import Store
@@ -35,19 +34,16 @@ class DutifulLog(RunningLog):
     """The part of a Redis log that looks after all of them."""
 
     _lost_looked_at = float("-inf")
-    _looked_at = float("-inf")
 
     async def sweep(self) -> None:
         """Do what is due, if this process has the duty; and compare heads now and then."""
         await self._is_open()
         self._let_go()
-        now = time.monotonic()
-        if now - self._looked_at >= LOOK_SECONDS:
-            self._looked_at = now
-            await self._look_at_heads()
+        await self._look_at_heads()
         if not await self._ask(self._take_duty):
             return
         await self._do_what_is_due()
+        now = time.monotonic()
         if now - self._lost_looked_at >= self._lease.renew_seconds and self._lease.may_judge(now):
             self._lost_looked_at = now
             await self._close_lost_runs()
@@ -60,17 +56,6 @@ class DutifulLog(RunningLog):
         if store.command(0, "GET", duty) != self.holder.encode():
             return False
         return bool(store.command(0, "PEXPIRE", duty, DUTY_MS))
-
-    async def _look_at_heads(self) -> None:
-        """Compare the heads of the logs that are read here, whatever was heard of them."""
-        with self._step():
-            watched = [
-                stream
-                for stream in self._busy.values()
-                if stream.watchers and isinstance(stream, RedisStream)
-            ]
-        if watched:
-            await self._ask(self._compare, watched)
 
     # What is due
 
@@ -192,13 +177,3 @@ class DutifulLog(RunningLog):
                 logger.warning(
                     "run %s of %s is closed: its process %s is lost", run_id, log_id, holder
                 )
-
-    def _is_forgotten(self, stream: RedisStream, run_id: str) -> bool:
-        """Whether a run that is this process's in the store is nobody's here."""
-        with self._step():
-            run = stream.runs.get(run_id)
-            return (
-                run_id not in stream.open_runs
-                and (run is None or not run.is_open)
-                and all(entry.run_id != run_id for entry in stream.uncommitted())
-            )

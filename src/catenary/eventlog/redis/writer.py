@@ -12,6 +12,7 @@ from catenary.eventlog.redis.address import Address
 from catenary.eventlog.redis.appending import Appending, append_all
 from catenary.eventlog.redis.durability import in_force
 from catenary.eventlog.redis.keys import Keys
+from catenary.eventlog.redis.live import Listener
 from catenary.eventlog.redis.marks import check_marks
 from catenary.eventlog.redis.scripts import Rules
 from catenary.eventlog.redis.session import Session
@@ -23,7 +24,7 @@ from catenary.eventlog.shared.running import SharedRunning
 logger = logging.getLogger("catenary.eventlog")
 
 
-class RedisWriter(SharedRunning[Store, RedisStream, Appending]):
+class RedisWriter(SharedRunning[Store, RedisStream, Appending, Listener]):
     """The appending side of a Redis log."""
 
     _store_name = "Redis"

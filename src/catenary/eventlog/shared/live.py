@@ -71,6 +71,14 @@ class SharedListener(abc.ABC):
             future.set_running_or_notify_cancel()
         return future
 
+    @abc.abstractmethod
+    def start(self) -> None:
+        """Begin to listen."""
+
+    @abc.abstractmethod
+    def leave(self, channel: bytes) -> None:
+        """Listen on a channel no longer."""
+
     def wake(self) -> None:
         """Let the ears look at what is wanted."""
         for ear in self._all_ears():
@@ -100,13 +108,13 @@ class SharedListener(abc.ABC):
 
 
 N = TypeVar("N", bound=Connection)
-M = TypeVar("M", bound=SharedListener)
+H = TypeVar("H", bound=SharedListener)
 
 
-class Ear(abc.ABC, Generic[N, M]):
+class Ear(abc.ABC, Generic[N, H]):
     """One thread that listens on one connection at a time. A subclass speaks with the server."""
 
-    def __init__(self, listener: M) -> None:
+    def __init__(self, listener: H) -> None:
         self._listener = listener
         self._bell, self._rope = socket.socketpair()
         self._bell.settimeout(0)

@@ -59,6 +59,14 @@ class StoredRun(NamedTuple):
     cancel: Cancel | None
 
 
+class StoredKey(NamedTuple):
+    """Where the event is that was appended under an idempotency key, and its digest."""
+
+    epoch: str
+    seq: int
+    digest: bytes
+
+
 def hold(stream: CommitStream, stored: StoredRun) -> HeldRun:
     """
     Let this process hold an open run from now on; under the log's lock.
