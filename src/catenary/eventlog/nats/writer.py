@@ -17,13 +17,13 @@ from catenary.eventlog.nats.names import Names
 from catenary.eventlog.nats.session import Session
 from catenary.eventlog.nats.store import Servers, Store
 from catenary.eventlog.nats.stream import NatsStream
-from catenary.eventlog.shared.running import SharedRunning
+from catenary.eventlog.shared.log import SharedLog
 from catenary.grammar import Step
 
 logger = logging.getLogger("catenary.eventlog")
 
 
-class NatsWriter(SharedRunning[Store, NatsStream, Appending, Listener]):
+class NatsWriter(SharedLog[Store, NatsStream, Appending, Listener]):
     """The appending side of a NATS log."""
 
     _store_name = "JetStream"

@@ -19,12 +19,12 @@ from catenary.eventlog.redis.session import Session
 from catenary.eventlog.redis.store import Store
 from catenary.eventlog.redis.stream import RedisStream
 from catenary.eventlog.shared.durability import InForce
-from catenary.eventlog.shared.running import SharedRunning
+from catenary.eventlog.shared.log import SharedLog
 
 logger = logging.getLogger("catenary.eventlog")
 
 
-class RedisWriter(SharedRunning[Store, RedisStream, Appending, Listener]):
+class RedisWriter(SharedLog[Store, RedisStream, Appending, Listener]):
     """The appending side of a Redis log."""
 
     _store_name = "Redis"
