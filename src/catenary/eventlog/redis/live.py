@@ -121,6 +121,7 @@ class ServerEar(Ear[Link, Listener]):
         self._is_gone = False
         # Of the connection that is open:
         self._reader = Reader()
+        self._is_tls = False
         self._asked: set[bytes] = set()
         self._heard: set[bytes] = set()
         self._pending: Counter[bytes] = Counter()
@@ -151,6 +152,7 @@ class ServerEar(Ear[Link, Listener]):
     def _listen_to(self, server: Server) -> None:
         link = Link(self._listener.address, server, self._listener.rules)
         self._reader = Reader()
+        self._is_tls = hasattr(link.socket, "pending")
         try:
             if self._server is None:
                 link.say("SUBSCRIBE", *self._listener.always)
@@ -181,7 +183,7 @@ class ServerEar(Ear[Link, Listener]):
 
     def _read(self, link: Link) -> None:
         self._read_some(link)
-        while hasattr(link.socket, "pending") and link.socket.pending():
+        while self._is_tls and link.socket.pending():
             # Decrypted already, so that the socket says nothing of it.
             self._read_some(link)
 

@@ -209,6 +209,7 @@ class Ear(abc.ABC, Generic[N, H]):
             self._follow_with(selector, link)
 
     def _follow_with(self, selector: selectors.BaseSelector, link: N) -> None:
+        source = link.socket
         heard_at = said_at = time.monotonic()
         while not self._is_over:
             ready = [key.fileobj for key, _ in selector.select(1.0)]
@@ -216,7 +217,7 @@ class Ear(abc.ABC, Generic[N, H]):
             if self._bell in ready:
                 self._ring_off()
                 self._ask(link)
-            if link.socket in ready:
+            if source in ready:
                 heard_at = now
                 self._read(link)
             if now - said_at > PING_SECONDS:

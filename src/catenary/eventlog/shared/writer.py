@@ -119,7 +119,9 @@ class SharedWriter(CommittingLog, Generic[S, L, A]):
 
     def stream(self, log_id: str) -> L:
         """Return the stream of a log."""
-        return self._own(super().stream(log_id))
+        stream = super().stream(log_id)
+        assert isinstance(stream, self._stream_type)
+        return stream
 
     def _own(self, stream: Stream) -> L:
         """Return a stream that this log made, as what it is."""
