@@ -182,7 +182,7 @@ def _development_credentials(url: str, user_id: str = "validate") -> dict[str, A
         f"{base}/dev/credentials",
         json={"user_id": user_id},
         timeout=TOKEN_SECONDS,
-        # The certificates of all authorities take 40 ms to load; a storm asks 200 times.
+        # The certificates of all authorities take long to load, and a storm asks 200 times.
         verify=scheme == "https",
         trust_env=False,
     )
