@@ -123,4 +123,4 @@ conformance: $(VENV)/installed-test ## RFC 6455: Autobahn's cases, where a Pytho
 	$(BIN)/python tests/conformance/run.py
 
 clean: ## Remove what the other targets made
-	rm -rf $(VENV) $(FRAMEWORKS) clients/js/node_modules tests/frontends/node_modules examples/*/node_modules
+	rm -rf $(VENV) $(FRAMEWORKS) clients/js/node_modules tests/frontends/node_modules tests/frontends/build examples/*/node_modules
