@@ -17,7 +17,8 @@ EXAMPLES := plain-javascript use-chat ag-ui
 	clean servers pages $(EXAMPLES:%=example-%) $(EXAMPLES:%=page-%)
 
 help: ## What can be made
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-12s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-24s %s\n", $$1, $$2}'
+	@printf '  %-24s An example with its page: http://127.0.0.1:8000\n' $(EXAMPLES:%=example-%)
 
 $(VENV)/installed-run: pyproject.toml
 	@test -n "$(PYTHON)" || { echo "Python 3.11 or newer is needed; install it, or name it: make PYTHON=/path/to/python3"; exit 1; }
@@ -123,4 +124,4 @@ conformance: $(VENV)/installed-test ## RFC 6455: Autobahn's cases, where a Pytho
 	$(BIN)/python tests/conformance/run.py
 
 clean: ## Remove what the other targets made
-	rm -rf $(VENV) $(FRAMEWORKS) clients/js/node_modules tests/frontends/node_modules examples/*/node_modules
+	rm -rf $(VENV) $(FRAMEWORKS) clients/js/node_modules tests/frontends/node_modules tests/frontends/build examples/*/node_modules
