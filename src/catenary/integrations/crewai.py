@@ -122,7 +122,9 @@ class _Listening:
 
     def _wait_for(self, event: Any) -> None:
         if asyncio._get_running_loop() is self._loop:
-            raise UsageError("a crew works in a thread: start it with relay(…) or asyncio.to_thread")
+            raise UsageError(
+                "a crew works in a thread: start it with relay(…) or asyncio.to_thread"
+            )
         told = asyncio.run_coroutine_threadsafe(self._tell(event), self._loop)
         concurrent.futures.wait((told,))
         problem = None if told.cancelled() else told.exception()

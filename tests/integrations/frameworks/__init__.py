@@ -81,7 +81,9 @@ WAYS = {
     "openai-agents": Way("agents", "openai_agents"),
     "openai-agents, hooks": Way("agents", "openai_agents", "answer_with_hooks"),
     "claude-agent-sdk": Way("claude_agent_sdk", "claude_agents", traits=ALL - {Trait.RAISES}),
-    "smolagents": Way("smolagents", "small_agents", traits=frozenset({Trait.STREAMS_INPUTS, Trait.NAMES_CALLS})),
+    "smolagents": Way(
+        "smolagents", "small_agents", traits=frozenset({Trait.STREAMS_INPUTS, Trait.NAMES_CALLS})
+    ),
     "google-adk": Way("google.adk", "google_agents", traits=ALL - {Trait.STREAMS_INPUTS}),
     "crewai": Way("crewai", "crews", traits=frozenset({Trait.REASONS})),
 }

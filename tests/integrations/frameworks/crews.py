@@ -116,7 +116,7 @@ def as_tool(function: Callable[..., Any], loop: asyncio.AbstractEventLoop) -> Ba
             return asyncio.run_coroutine_threadsafe(function(**given), loop).result()
         return function(**given)
 
-    fields: dict[str, Any] = {name: (str, ...) for name in inspect.signature(function).parameters}
+    fields: dict[str, Any] = dict.fromkeys(inspect.signature(function).parameters, (str, ...))
     schema: type[BaseModel] = create_model(function.__name__, **fields)
     made = FunctionTool(
         name=function.__name__, description=function.__doc__ or "", args_schema=schema
@@ -161,4 +161,4 @@ async def answer(
     *,
     parts: Collection[str] = PARTS,
 ) -> str:
-    return (await relay(crew(agent(turns, tools)), run, parts=parts)).raw
+    return str((await relay(crew(agent(turns, tools)), run, parts=parts)).raw)
