@@ -6,6 +6,7 @@ import asyncio
 import contextvars
 import threading
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -21,13 +22,18 @@ from catenary import (
     Run,
     RunClosed,
     UsageError,
+    UserWebSocketContext,
     UserWebSocketEmitter,
     WebSocketBridgeFactory,
 )
+from catenary.eventlog.sqlite import SqliteLog
 from catenary.fold import RunState, RunStatus
 from catenary.integrations.crewai import relay
+from catenary.integrations.pace import AHEAD
+from tests.eventlog.files import locked
 from tests.integrations.frameworks.crews import ScriptedLLM, agent, answer, crew, task
 from tests.integrations.frameworks.script import Call, Fail, Hanging, Say, Script, Think, Wait
+from tests.integrations.test_relays import standing_still
 
 PATIENCE = 10.0
 
@@ -50,6 +56,11 @@ async def until(check: Callable[[], bool]) -> None:
     async with asyncio.timeout(PATIENCE):
         while not check():
             await asyncio.sleep(0.005)
+
+
+def at_work() -> set[threading.Thread]:
+    """The threads in which crews work."""
+    return {thread for thread in threading.enumerate() if thread.name == "catenary crewai"}
 
 
 # The hook
@@ -353,7 +364,7 @@ async def test_a_cancel_ends_the_run_at_once_and_the_crew_where_it_tells_somethi
         calls.append("again")
 
     script: Script = [[call("call_1", "wait", q="once")], [Wait(ask_again), Say("-")]]
-    before = set(threading.enumerate())
+    before = at_work()
     handle = emitter.start_run(answer, script, [wait])
     await until(lambda: bool(calls))
     await emitter.cancel_run(handle.run_id)
@@ -361,11 +372,40 @@ async def test_a_cancel_ends_the_run_at_once_and_the_crew_where_it_tells_somethi
         await handle.wait()
     assert not release.is_set()
     release.set()
-    await until(lambda: not set(threading.enumerate()) - before)
+    await until(lambda: not at_work() - before)
     state = emitter.log.folded(emitter.stream, emitter.stream.runs[handle.run_id])
     assert state.status is RunStatus.CANCELLED
     assert [tool.error for tool in state.tools] == ["it was cancelled"]
     assert calls == ["once"]
+
+
+async def test_a_relay_that_is_left_frees_the_thread_that_waits_for_the_log(tmp_path: Path) -> None:
+    """At once, though the log takes nothing; and nothing more of it comes when the log does."""
+    before = at_work()
+    words = [Say(f"{number:06d} ") for number in range(3 * AHEAD)]
+    begun, go_on = asyncio.Event(), asyncio.Event()
+
+    async def gate() -> None:
+        begun.set()
+        await go_on.wait()
+
+    log = SqliteLog(tmp_path / "events.db", log_intake_bytes=40_000, log_reserve_bytes=8_000)
+    async with WebSocketBridgeFactory(log=log) as bridge, asyncio.timeout(PATIENCE):
+        emitter = bridge.get_user_emitter(UserWebSocketContext(user_id="user_123"))
+        async with emitter.run() as run:
+            relaying = asyncio.create_task(answer(run, [[Say("-"), Wait(gate), *words]]))
+            await begun.wait()
+            await emitter.flush()
+            with locked(tmp_path / "events.db"):
+                go_on.set()
+                await standing_still(emitter)
+                relaying.cancel()
+                await asyncio.wait((relaying,))
+                said = run.state.text
+                await until(lambda: not at_work() - before)
+            await emitter.flush()
+        assert run.state.text == said
+    assert said.startswith("-000000 ")
 
 
 async def test_a_cancel_of_a_sub_run_stops_the_crew(

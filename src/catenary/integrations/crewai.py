@@ -88,11 +88,9 @@ class _Listening:
         self._is_over = False
         self._problem: BaseException | None = None
 
-    async def kickoff(self, crew: Crew, given: dict[str, Any]) -> CrewOutput:
+    async def kickoff(self, crew: Crew, given: dict[str, Any]) -> Any:
         try:
-            output = await call_in_thread(
-                lambda: self._kickoff(crew, given), name="catenary crewai"
-            )
+            return await call_in_thread(lambda: self._kickoff(crew, given), name="catenary crewai")
         except Exception as error:
             if self._problem is not None:
                 raise self._problem from error
@@ -101,9 +99,6 @@ class _Listening:
             self._is_over = True
             for task in self._tasks:
                 task.cancel()
-        if self._problem is not None:
-            raise self._problem
-        return output
 
     def _kickoff(self, crew: Crew, given: dict[str, Any]) -> Any:
         _LISTENING.set(self)
