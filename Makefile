@@ -74,7 +74,7 @@ FRAMEWORKS := .venv-frameworks
 
 CREWAI := .venv-crewai
 
-test-frameworks: ## The relays of all agent frameworks, in two environments of their own (about 1.5 GB)
+test-frameworks: ## The relays of all agent frameworks, in two environments of their own (about 1.8 GB)
 	test -d $(FRAMEWORKS) || $(PYTHON) -m venv $(FRAMEWORKS)
 	$(FRAMEWORKS)/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[test,claude-agent-sdk,google-adk,smolagents]'
 	$(FRAMEWORKS)/bin/python -m pytest tests/integrations tests/docs/test_python_blocks.py $(PYTEST_ARGS)

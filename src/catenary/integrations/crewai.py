@@ -201,7 +201,7 @@ class _Telling:
         else:
             name, task = event.agent_info.get("role"), None
         above = self._work_at(event.parent_event_id)
-        is_answer = above is None and task is not None and task.id == self._last_task
+        is_answer = task is not None and task.id == self._last_task
         self._works[event.event_id] = _Work(name and name.strip(), above, is_answer)
 
     def _work_at(self, place: str | None) -> str | None:
@@ -236,7 +236,6 @@ class _Telling:
             self._to.add_usage(_usage(usage))
         is_text = event.call_type is LLMCallType.LLM_CALL and isinstance(event.response, str)
         if is_text and event.call_id not in self._said:
-            self._said.add(event.call_id)
             await self._say(event, event.response, Part.TEXT)
 
     async def _say(self, event: Any, text: str, part: Part) -> None:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import atexit
 import enum
 import importlib
 import os
+import shutil
 import tempfile
 from collections.abc import Callable, Collection, Sequence
-from pathlib import Path
 from typing import Any, NamedTuple, Protocol, cast
 
 import pytest
@@ -16,10 +17,12 @@ from catenary import Run
 from tests.integrations.frameworks.script import Turn
 
 # CrewAI asks its environment when it is imported. It must not call home, nor write into one.
+_STORAGE = tempfile.mkdtemp(prefix="catenary-crewai-")
+atexit.register(shutil.rmtree, _STORAGE, ignore_errors=True)
 os.environ.update(
     CREWAI_DISABLE_TELEMETRY="true",
     CREWAI_DISABLE_VERSION_CHECK="true",
-    CREWAI_STORAGE_DIR=str(Path(tempfile.gettempdir(), "catenary-tests-crewai")),
+    CREWAI_STORAGE_DIR=_STORAGE,
     CREWAI_TESTING="true",
     CREWAI_TRACING_ENABLED="false",
     OTEL_SDK_DISABLED="true",
