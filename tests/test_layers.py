@@ -50,7 +50,7 @@ ROWS = [
     {"lanes"},
     {"runs", "run_verbs", "asking", "current", "tool", "interrupt"},
     {"verbs", "auth", "tickets", "questions"},
-    {"voice", "voices", "threads"},
+    {"voice", "voices", "threads", "crowds"},
     {"eventlog", "observe"},
     {"wires", "session", "context", "redaction", "transport", "inquiries"},
     {"record", "envelope", "fold", "run_state", "grammar", "limits", "surroundings"},

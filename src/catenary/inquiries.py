@@ -22,6 +22,8 @@ class ConnectionInfo(msgspec.Struct, frozen=True, kw_only=True):
     lag: int
     """How many events the log has beyond this cursor."""
     silent_for: float
+    heard_at: float
+    """When it said something last. Seconds since 1970, as ``opened_at``."""
     opened_at: float
 
 
@@ -39,10 +41,11 @@ class Looked(msgspec.Struct):
 
 
 class Disconnect(msgspec.Struct, frozen=True, kw_only=True, tag="disconnect"):
-    """Close a user's connections, or those of one session. Answered with how many."""
+    """Close a user's connections, or those of one session, or some. Answered with how many."""
 
     user_id: str
-    session_id: str | None
+    session_id: str | None = None
+    connection_ids: list[str] | None = None
     code: int
     reason: str
 

@@ -13,6 +13,7 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     """On the wires of other clients, whose stock transports send whole histories."""
     nesting: int = 32
     connections_per_user: int = 30
+    """To all nodes of a log together."""
     messages_per_second: float = 50
     messages_burst: int = 100
     handshake_timeout: float = 5

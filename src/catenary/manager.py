@@ -13,7 +13,7 @@ from typing import TypeVarTuple, Unpack
 import msgspec
 
 from catenary.connection import Connection
-from catenary.context import ConnectionStatus
+from catenary.crowds import ENDING, Crowds, over
 from catenary.errors import CloseCode
 from catenary.eventlog.base import EventLog
 from catenary.hub import Hub
@@ -56,6 +56,7 @@ class WebSocketManager:
         self._hubs: dict[asyncio.AbstractEventLoop, Hub] = {}
         self._by_user: defaultdict[str, dict[Connection, None]] = defaultdict(dict)
         self._lock = threading.Lock()
+        self._crowds = Crowds(self.limits.connections_per_user, self.everywhere, self._ask_to_close)
         self.waiting_for_auth = 0
         log.nodes.answerers.add(self)
 
@@ -89,7 +90,7 @@ class WebSocketManager:
             others = [
                 other
                 for other in self._by_user[user_id]
-                if other is not connection and other.session.status not in _ENDING
+                if other is not connection and other.session.status not in ENDING
             ]
             is_new = connection not in self._by_user[user_id]
             self._by_user[user_id][connection] = None
@@ -99,8 +100,13 @@ class WebSocketManager:
         limit = self.limits.connections_per_user
         if len(others) >= limit:
             silent = min(others, key=lambda other: other.transport.last_heard)
-            text = f"over {limit} connections; this was the longest silent"
-            on_its_loop(silent, silent.close, CloseCode.TOO_MANY_CONNECTIONS, text)
+            on_its_loop(silent, silent.close, CloseCode.TOO_MANY_CONNECTIONS, over(limit))
+
+    def crowded(self, user_id: str, connections: int) -> None:
+        """Hear how many connections a user has to all nodes. Thread-safe."""
+        if connections > self.limits.connections_per_user:
+            for connection in list(self._by_user.get(user_id, ()))[:1]:
+                on_its_loop(connection, self._crowds.thin_out, user_id)
 
     def remove(self, connection: Connection, user_id: str) -> None:
         """Forget a connection. Idempotent."""
@@ -131,8 +137,8 @@ class WebSocketManager:
     def connections(self, user_id: str | None = None) -> list[ConnectionInfo]:
         """Return what is known of a user's connections here, or of all."""
         chosen = self._all() if user_id is None else list(self._by_user.get(user_id, ()))
-        node = self.log.holder
-        return [_info(connection, node) for connection in chosen]
+        node, now = self.log.holder, self.log.now_ms() / 1000
+        return [_info(connection, node, now) for connection in chosen]
 
     async def everywhere(self, user_id: str | None = None) -> Looked:
         """Return what is known of a user's connections on all nodes, and of messages at work."""
@@ -184,7 +190,11 @@ class WebSocketManager:
         reason: str = "disconnected by the application",
     ) -> int:
         """Close a user's connections on all nodes, or those of one session; returns how many."""
-        asked = Disconnect(user_id=user_id, session_id=session_id, code=code, reason=reason)
+        return await self._ask_to_close(
+            Disconnect(user_id=user_id, session_id=session_id, code=code, reason=reason)
+        )
+
+    async def _ask_to_close(self, asked: Disconnect) -> int:
         answers = await self.log.nodes.ask(msgspec.json.encode(asked))
         return sum(msgspec.json.decode(answer, type=int) for answer in answers)
 
@@ -194,6 +204,8 @@ class WebSocketManager:
             for connection in list(self._by_user.get(asked.user_id, ()))
             if asked.session_id is None
             or (connection.identity and connection.identity.session_id == asked.session_id)
+            if asked.connection_ids is None
+            or connection.session.connection_id in asked.connection_ids
         ]
         for connection in chosen:
             on_its_loop(connection, connection.close, CloseCode(asked.code), asked.reason)
@@ -243,9 +255,6 @@ class WebSocketManager:
                 await asyncio.sleep(0)
 
 
-_ENDING = (ConnectionStatus.CLOSING, ConnectionStatus.CLOSED)
-
-
 def on_its_loop(connection: Connection, act: Callable[[Unpack[A]], None], *arguments: *A) -> None:
     """Call a method of a connection on its loop: now, if that is the running one."""
     loop = connection.hub.loop
@@ -257,8 +266,9 @@ def on_its_loop(connection: Connection, act: Callable[[Unpack[A]], None], *argum
         loop.call_soon_threadsafe(act, *arguments)
 
 
-def _info(connection: Connection, node: str) -> ConnectionInfo:
+def _info(connection: Connection, node: str, now: float) -> ConnectionInfo:
     identity = connection.identity
+    silent_for = max(0.0, connection.hub.loop.time() - connection.transport.last_heard)
     return ConnectionInfo(
         connection_id=connection.session.connection_id,
         node=node,
@@ -268,7 +278,8 @@ def _info(connection: Connection, node: str) -> ConnectionInfo:
         status=connection.session.status,
         position=connection.place,
         lag=_lag(connection),
-        silent_for=max(0.0, connection.hub.loop.time() - connection.transport.last_heard),
+        silent_for=silent_for,
+        heard_at=now - silent_for,
         opened_at=connection.opened_at,
     )
 

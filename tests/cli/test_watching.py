@@ -9,8 +9,6 @@ import sys
 from asyncio.subprocess import PIPE
 from pathlib import Path
 
-import pytest
-
 from tests.e2e.server import KEYS, REPOSITORY, Server
 
 
@@ -21,7 +19,6 @@ async def emit(server: Server, number: int) -> None:
         assert response.status_code == 201
 
 
-@pytest.mark.timeout(60)
 async def test_tail_goes_on_after_the_server_was_killed(tmp_path: Path) -> None:
     """Every event once, and Ctrl+C is an end in order."""
     log = f"sqlite:///{tmp_path / 'events.db'}"
@@ -32,14 +29,18 @@ async def test_tail_goes_on_after_the_server_was_killed(tmp_path: Path) -> None:
             *command, "--url", server.url, stdout=PIPE, env=environment, cwd=REPOSITORY
         )
         assert tail.stdout is not None
-        await emit(server, 1)
-        first = (await tail.stdout.readline()).decode()
-        await server.kill()
-        await server.start()
-        await emit(server, 2)
-        second = (await tail.stdout.readline()).decode()
-        tail.send_signal(signal.SIGINT)
-        assert await tail.stdout.read() == b""
-        assert await tail.wait() == 0
+        try:
+            await emit(server, 1)
+            first = (await tail.stdout.readline()).decode()
+            await server.kill()
+            await server.start()
+            await emit(server, 2)
+            second = (await tail.stdout.readline()).decode()
+            tail.send_signal(signal.SIGINT)
+            assert await tail.stdout.read() == b""
+            assert await tail.wait() == 0
+        finally:
+            if tail.returncode is None:
+                tail.kill()
     assert '"number":1' in first
     assert '"number":2' in second

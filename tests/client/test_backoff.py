@@ -19,7 +19,7 @@ def test_bounds_double_up_to_the_cap() -> None:
     assert bounds[:8] == [0.1, 0.5, 1, 2, 4, 8, 10, 10]
     assert bounds[-1] == 10
     backoff.ease()
-    assert backoff.bound == 1
+    assert backoff.bound == 0.5
     backoff.reset()
     assert backoff.bound == 0.1
     backoff.ease()

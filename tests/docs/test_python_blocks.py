@@ -21,7 +21,6 @@ def names() -> list[str]:
     return [name for name in found if name not in OWN_TESTS]
 
 
-@pytest.mark.timeout(60)  # some of the frameworks take seconds to import
 @pytest.mark.parametrize("name", names())
 def test_the_blocks_of_a_page_run_one_after_another(name: str, tmp_path: Path) -> None:
     """They run in a process of their own, and do what the page says."""

@@ -214,7 +214,6 @@ async def test_ends_of_runs_are_taken_by_a_full_log(room: Room) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(60)
 @pytest.mark.parametrize("room", [SmallFiles], indirect=True)
 async def test_stopping_with_a_full_disk_tells_every_emitter(room: Room) -> None:
     """What the disk did not take 10 s after the end fails; what was acknowledged is there."""

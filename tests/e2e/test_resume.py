@@ -74,7 +74,6 @@ def client_of(user: str, name: str, port: int) -> Client:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(60)
 @pytest.mark.parametrize("kind", ["memory", "sqlite", "redis", "nats"])
 async def test_everything_arrives_once_however_it_is_cut(kind: str, tmp_path: Path) -> None:
     """20 clients, each cut at random bytes all the time, end with every event once, in order."""

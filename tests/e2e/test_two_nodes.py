@@ -17,6 +17,7 @@ from catenary.eventlog.base import EventLog
 from catenary.eventlog.nats.log import NatsLog
 from catenary.eventlog.redis.log import RedisLog
 from catenary.fold import RunState
+from catenary.limits import Limits
 from tests.e2e.support import Bridge, Reader, bridge, token_of
 from tests.nats_server import nats_url_of_its_own
 from tests.redis_server import url_of_its_own
@@ -65,6 +66,27 @@ async def _until(condition: Any) -> None:
     async with asyncio.timeout(10):
         while not await condition():
             await asyncio.sleep(0.01)
+
+
+async def test_the_limit_of_connections_is_one_for_all_nodes(new_log: NewLog) -> None:
+    """Over it the longest silent is closed with 4505, wherever it is; other users keep theirs."""
+    async with AsyncExitStack() as stack:
+        limits = Limits(connections_per_user=3)
+        nodes = [await stack.enter_async_context(bridge(new_log(), limits=limits)) for _ in "123"]
+        others = [await Reader.open(node, "user_456") for node in nodes]
+        readers = [await Reader.open(node, USER) for node in nodes]
+        for reader in (readers[0], readers[2]):
+            # Some time of silence, so that one is silent for longer than the others.
+            await asyncio.sleep(0.05)
+            await reader.answer_to({"type": "ping"})
+        await asyncio.sleep(0.05)
+        newer = await Reader.open(nodes[2], USER)
+        assert await readers[1].ended() == CloseCode.TOO_MANY_CONNECTIONS
+        await asyncio.sleep(0.05)
+        newest = await Reader.open(nodes[1], USER)
+        assert await readers[0].ended() == CloseCode.TOO_MANY_CONNECTIONS
+        for reader in (readers[2], newer, newest, *others):
+            assert (await reader.answer_to({"type": "ping"}))["type"] == "pong"
 
 
 async def test_who_is_connected_is_known_everywhere(nodes: Nodes) -> None:

@@ -395,13 +395,46 @@ async def test_presence_is_known_on_every_node(nodes: Nodes) -> None:
 
 
 class Echo:
-    """Answers with its name."""
+    """Answers with its name, and keeps what it hears of crowds."""
 
     def __init__(self, name: bytes) -> None:
         self.name = name
+        self.heard: list[tuple[str, int]] = []
 
     def answer(self, question: bytes) -> bytes:
         return question + self.name
+
+    def crowded(self, user_id: str, connections: int) -> None:
+        self.heard.append((user_id, connections))
+
+
+async def test_connections_of_a_user_are_counted_over_all_nodes(nodes: Nodes) -> None:
+    """One of those that got one more hears how many there are; one user's are not another's."""
+    first, second = nodes
+    echo = Echo(b"")
+    first.nodes.answerers.add(echo)
+    second.nodes.answerers.add(echo)
+    first.nodes.arrived("user_1")
+    async with asyncio.timeout(5):
+        while not (await second.nodes.is_present("user_1")):
+            await asyncio.sleep(0.01)
+
+    async def heard(connections: int) -> None:
+        async with asyncio.timeout(5):
+            while ("user_1", connections) not in echo.heard:
+                await asyncio.sleep(0.01)
+
+    first.nodes.arrived("user_1")
+    first.nodes.arrived("user_2")
+    second.nodes.arrived("user_1")
+    second.nodes.arrived("user_3")
+    await heard(3)
+    second.nodes.arrived("user_1")
+    await heard(4)
+    assert {user_id for user_id, _ in echo.heard} == {"user_1"}
+    echo.heard.clear()
+    first.nodes.left("user_1")
+    await heard(3)
 
 
 async def test_a_question_reaches_all_nodes(nodes: Nodes) -> None:

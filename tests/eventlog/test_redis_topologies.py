@@ -65,7 +65,6 @@ def watched(tmp_path: Path) -> Iterator[Watched]:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(60)
 async def test_a_failover_by_sentinel_is_a_new_term(watched: Watched) -> None:
     """The primary is killed: the log goes on on the replica, and readers are told by a gap."""
     await _replicated(watched)
@@ -90,7 +89,6 @@ async def test_a_failover_by_sentinel_is_a_new_term(watched: Watched) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(60)
 async def test_a_failover_that_lost_the_tail_is_told(watched: Watched) -> None:
     """What the replica never had is gone; no number of it is used for a reader that saw it."""
     await _replicated(watched)
@@ -122,7 +120,6 @@ async def test_a_failover_that_lost_the_tail_is_told(watched: Watched) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(60)
 async def test_waiting_for_a_replica(watched: Watched) -> None:
     """``wait=1``: an append is acknowledged once a replica has it, and waits while none does."""
     await _replicated(watched)

@@ -7,12 +7,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
-
 EXAMPLE = Path(__file__).parents[2] / "examples" / "testing"
 
 
-@pytest.mark.timeout(60)
 def test_the_example_of_tests_passes(tmp_path: Path) -> None:
     copy = tmp_path / "testing"
     shutil.copytree(EXAMPLE, copy, ignore=shutil.ignore_patterns("__pycache__"))

@@ -144,7 +144,6 @@ def test_a_bridge_that_never_can_start_ends_the_server(tmp_path: Path) -> None:
     assert "Traceback" not in ended.stderr
 
 
-@pytest.mark.timeout(40)
 async def test_a_second_signal_ends_it_at_once(tmp_path: Path) -> None:
     """Whoever does not want to wait for the runs does not have to."""
     arguments = ("serve", "--app", "tests.e2e.bridge_app:make_bridge", "--run-drain-timeout", "60")

@@ -170,7 +170,6 @@ def resident_bytes() -> int:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(60)
 async def test_ten_thousand_aborted_connections_leave_memory_flat() -> None:
     app = TakeoverApp()
     whole = request("/ws") + text("hello") + masked(Opcode.TEXT, b"y" * 500, fin=False)

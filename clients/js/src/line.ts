@@ -25,7 +25,7 @@ const UNANSWERED = 1.5 * SILENT;
 const CONNECT_DEADLINE = 10;
 const PROBE_DEADLINE = 2;
 const HELD = 5;
-const EASED_WAITS = 2;
+const EASED_WAITS = 1;
 
 const PONG = '{"type":"pong"}';
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from random import Random
 
-EASED_WAITS = 2
+EASED_WAITS = 1
 
 
 class Backoff:
@@ -15,7 +15,7 @@ class Backoff:
     felt; the following ones are drawn evenly from zero up to a bound that
     doubles, so that the clients of a server that went away do not come back in
     step. A connection that was live, however short, proves that the server is
-    there: from then on the bound begins at a second.
+    there: from then on the bound begins at half a second.
     """
 
     def __init__(

@@ -19,6 +19,15 @@ class Answerer(Protocol):
         """
         ...
 
+    def crowded(self, user_id: str, connections: int) -> None:
+        """
+        Hear how many connections a user of this process has to all of them.
+
+        Called on any thread, when one has come here and others are elsewhere. One
+        that came or went a moment ago may be missing.
+        """
+        ...
+
 
 class Nodes:
     """
@@ -37,22 +46,25 @@ class Nodes:
         """A user has a connection here; each call is undone by one of :meth:`left`."""
         with self._presence_lock:
             self._present[user_id] += 1
-            is_first = self._present[user_id] == 1
-        if is_first:
-            self._presence_changed(user_id)
+        self._count_changed(user_id)
 
     def left(self, user_id: str) -> None:
         """One connection of a user is gone."""
         with self._presence_lock:
             self._present[user_id] -= 1
-            is_last = self._present[user_id] <= 0
-            if is_last:
+            if self._present[user_id] <= 0:
                 del self._present[user_id]
-        if is_last:
-            self._presence_changed(user_id)
+        self._count_changed(user_id)
 
-    def _presence_changed(self, user_id: str) -> None:
-        """A user came here, or left."""
+    def _count_changed(self, user_id: str) -> None:
+        """A user has more connections here than before, or fewer."""
+
+    def _crowded(self, user_id: str, elsewhere: int) -> None:
+        """Say how many connections a user has, of which so many are to other processes."""
+        here = self._present.get(user_id, 0)
+        if here and elsewhere:
+            for answerer in list(self.answerers):
+                answerer.crowded(user_id, here + elsewhere)
 
     def is_here(self, user_id: str) -> bool:
         """Whether a user has a connection to this process."""

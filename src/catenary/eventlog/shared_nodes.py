@@ -34,8 +34,17 @@ class Answer(msgspec.Struct, frozen=True, array_like=True, tag="a"):
     bodies: list[bytes]
 
 
-_encode = msgspec.msgpack.Encoder().encode
-_decode = msgspec.msgpack.Decoder(Question | Answer).decode
+class Count(msgspec.Struct, frozen=True, array_like=True, tag="c"):
+    """How many connections a user has to a process; said to those that have some too."""
+
+    node: str
+    user_id: str
+    count: int
+    is_answer: bool
+
+
+encode = msgspec.msgpack.Encoder().encode
+_decode = msgspec.msgpack.Decoder(Question | Answer | Count).decode
 
 
 class _Asked:
@@ -98,7 +107,7 @@ class SharedNodes(Nodes):
         number = next(self._numbers)
         asked = self._asked[number] = _Asked(others)
         try:
-            await self._tell_all(_encode(Question(self.node, number, question)))
+            await self._tell_all(encode(Question(self.node, number, question)))
             async with asyncio.timeout(timeout):
                 await asked.is_complete
         except TimeoutError:
@@ -108,27 +117,36 @@ class SharedNodes(Nodes):
         return found + asked.bodies
 
     def hear(self, message: bytes) -> None:
-        """Take a question or an answer of another process."""
+        """Take what another process asks, answers or says."""
         said = _decode(message)
-        if isinstance(said, Answer):
+        if isinstance(said, Count):
+            self._hear_count(said)
+        elif isinstance(said, Answer):
             asked = self._asked.get(said.number)
             if asked is not None:
                 asked.take(said)
         elif said.asker != self.node:
             bodies = self.answers(said.body)
-            self._tell(said.asker, _encode(Answer(said.number, self.node, bodies)))
+            self._tell(said.asker, encode(Answer(said.number, self.node, bodies)))
+
+    def _hear_count(self, said: Count) -> None:
+        """Take another's count. Where counts are stored nobody says them."""
 
     # Presence
 
-    def _presence_changed(self, user_id: str) -> None:
+    def _count_changed(self, user_id: str) -> None:
         with self._presence_lock:
             self._changed.add(user_id)
 
-    def take_changes(self) -> tuple[list[str], list[str]]:
-        """Return who is here and who is gone among those that came or left since the last call."""
+    def take_changes(self) -> tuple[dict[str, int], list[str]]:
+        """
+        Return what changed since the last call: who is here, and who is gone.
+
+        Of those who are here it is told with how many connections.
+        """
         with self._presence_lock:
             changed, self._changed = self._changed, set()
-            here = [user_id for user_id in changed if user_id in self._present]
+            here = {user_id: self._present[user_id] for user_id in changed & self._present.keys()}
         return here, list(changed.difference(here))
 
     def changed_again(self, user_ids: Collection[str]) -> None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from catenary.errors import LogError
 from catenary.eventlog.nats.store import Store
-from catenary.eventlog.shared_nodes import SharedNodes
+from catenary.eventlog.shared_nodes import Count, SharedNodes, encode
 
 if TYPE_CHECKING:
     from catenary.eventlog.nats.log import NatsLog
@@ -27,6 +27,9 @@ class NatsNodes(SharedNodes):
     def __init__(self, log: NatsLog) -> None:
         super().__init__(log.holder)
         self._log = log
+        self._listened: set[str] = set()
+        self._elsewhere: dict[str, dict[str, int]] = {}
+        """Of users that are here: how many connections they have to others, as those said last."""
 
     async def _others(self) -> Collection[str]:
         return await self._log._ask(self._log._who_lives) - {self.node}
@@ -49,23 +52,46 @@ class NatsNodes(SharedNodes):
 
     # Presence
 
-    def _presence_changed(self, user_id: str) -> None:
-        listener = self._log._listener
-        if listener is None:
+    def _count_changed(self, user_id: str) -> None:
+        listener, callers = self._log._listener, self._log._callers
+        if listener is None or callers is None:
             return
-        subject = self._log.names.presence(user_id).encode()
+        subject = self._log.names.presence(user_id)
         with self._presence_lock:
-            if self.is_here(user_id):
-                listener.listen(subject)
-            else:
-                listener.leave(subject)
+            count = self._present.get(user_id, 0)
+            if count and user_id not in self._listened:
+                self._listened.add(user_id)
+                listener.listen(subject.encode())
+            elif not count and user_id in self._listened:
+                self._listened.discard(user_id)
+                self._elsewhere.pop(user_id, None)
+                listener.leave(subject.encode())
+        told = encode(Count(self.node, user_id, count, is_answer=False))
+        callers.run_later(lambda store: self._say(store, subject, b"n" + told))
+
+    def _hear_count(self, said: Count) -> None:
+        if said.node == self.node:
+            return
+        with self._presence_lock:
+            here = self._present.get(said.user_id, 0)
+            if not here:
+                return
+            counts = self._elsewhere.setdefault(said.user_id, {})
+            counts[said.node] = said.count
+            elsewhere = sum(counts.values())
+        if said.is_answer:
+            self._crowded(said.user_id, elsewhere)
+        else:
+            told = Count(self.node, said.user_id, here, is_answer=True)
+            self._tell(said.node, encode(told))
 
     def refresh(self) -> None:
         """Nothing is to be said again: who connects again listens again on every subject."""
 
     def subjects(self) -> list[bytes]:
-        """Return the subjects of the users that are here."""
+        """Return the subjects of the users that are here, for one who listens to them from now on."""
         with self._presence_lock:
+            self._listened = set(self._present)
             return [self._log.names.presence(user_id).encode() for user_id in self._present]
 
     async def is_present(self, user_id: str) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from typing import TYPE_CHECKING
 
 from catenary.errors import LogError
@@ -21,7 +21,7 @@ _AT_ONCE = 500
 
 
 class RedisNodes(SharedNodes):
-    """Questions over channels; presence in a sorted set for each user."""
+    """Questions over channels; presence in a hash for each user."""
 
     def __init__(self, log: RedisLog) -> None:
         super().__init__(log.holder)
@@ -55,8 +55,8 @@ class RedisNodes(SharedNodes):
 
     # Presence
 
-    def _presence_changed(self, user_id: str) -> None:
-        super()._presence_changed(user_id)
+    def _count_changed(self, user_id: str) -> None:
+        super()._count_changed(user_id)
         callers = self._log._callers
         if callers is not None:
             callers.run_later(self.flush)
@@ -75,21 +75,25 @@ class RedisNodes(SharedNodes):
         # One at a time: of two that say different things of a user the later one counts.
         with self._flushing:
             here, gone = self.take_changes()
+            counts = [*here.items(), *((user_id, 0) for user_id in gone)]
             try:
-                for word, user_ids in (("here", here), ("gone", gone)):
-                    for begin in range(0, len(user_ids), _AT_ONCE):
-                        self._say(store, word, user_ids[begin : begin + _AT_ONCE])
+                for begin in range(0, len(counts), _AT_ONCE):
+                    self._say(store, dict(counts[begin : begin + _AT_ONCE]))
             except LogError:
                 self.changed_again([*here, *gone])
 
-    def _say(self, store: Store, word: str, user_ids: list[str]) -> None:
+    def _say(self, store: Store, counts: dict[str, int]) -> None:
+        keys = self._log.keys
         ttl = int(PRESENCE_SECONDS * 1000)
-        store.call_all(
-            [
-                Call(bucket, "present", names, (self._log._now(), word, self.node, ttl))
-                for bucket, names in _by_bucket(self._log.keys, user_ids).items()
-            ]
-        )
+        of_bucket = _by_bucket(keys, counts)
+        calls = []
+        for bucket, user_ids in of_bucket.items():
+            names = [keys.of_name("on", user_id) for user_id in user_ids]
+            told = [counts[user_id] for user_id in user_ids]
+            calls.append(Call(bucket, "present", names, (self._log._now(), self.node, ttl, *told)))
+        for user_ids, found in zip(of_bucket.values(), store.call_all(calls), strict=True):
+            for user_id, elsewhere in zip(user_ids, found, strict=True):
+                self._crowded(user_id, elsewhere)
 
     async def is_present(self, user_id: str) -> bool:
         """Whether a user has a connection to any process."""
@@ -98,13 +102,13 @@ class RedisNodes(SharedNodes):
         keys = self._log.keys
         names = [keys.of_name("on", user_id)]
         answer = await self._log._ask(
-            Store.call, keys.bucket_of(user_id), "present", names, self._log._now(), "ask"
+            Store.call, keys.bucket_of(user_id), "present", names, self._log._now(), self.node
         )
         return bool(answer[0])
 
 
-def _by_bucket(keys: Keys, user_ids: list[str]) -> dict[int, list[bytes]]:
-    found: defaultdict[int, list[bytes]] = defaultdict(list)
+def _by_bucket(keys: Keys, user_ids: Iterable[str]) -> dict[int, list[str]]:
+    found: defaultdict[int, list[str]] = defaultdict(list)
     for user_id in user_ids:
-        found[keys.bucket_of(user_id)].append(keys.of_name("on", user_id))
+        found[keys.bucket_of(user_id)].append(user_id)
     return found
