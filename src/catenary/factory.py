@@ -13,7 +13,7 @@ from catenary.answering import ANSWER, continuing
 from catenary.auth import AuthorizeLog, AuthorizeThread, authorize_log, authorize_thread
 from catenary.context import UserWebSocketContext
 from catenary.emitter import UserWebSocketEmitter
-from catenary.errors import ConfigError, LogError, UsageError
+from catenary.errors import ConfigError, LogError, LogUnavailable, UsageError
 from catenary.eventlog.base import EventLog
 from catenary.eventlog.opening import open_log
 from catenary.events import WebSocketEvent
@@ -100,6 +100,7 @@ class WebSocketBridgeFactory:
         self.monitoring = monitoring
         self._tasks: list[asyncio.Task[None]] = []
         self._is_starting = False
+        self._is_log_away = False
         self.failure: Exception | None = None
         """Why a server could not start this bridge and does not try again; see ``Lifespan``."""
         self.is_draining = False
@@ -223,8 +224,12 @@ class WebSocketBridgeFactory:
         self.is_draining = self.supervisor.is_draining = False
         try:
             await self.log.start()
+        except LogUnavailable:
+            self._is_log_away = True
+            raise
         finally:
             self._is_starting = False
+        self._is_log_away = False
         self.is_started = True
         self.reporter.join()
         works = {
@@ -293,8 +298,10 @@ class WebSocketBridgeFactory:
         """Return why this bridge is not ready to serve; None if it is."""
         if self.is_draining:
             return "draining"
+        if self.failure is not None:
+            return "it cannot start, its log says why"
         if not self.is_started:
-            return "starting"
+            return "the event log is not there yet" if self._is_log_away else "starting"
         return self.log.problem()
 
     # Serving

@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from catenary import WebSocketBridgeFactory
-from catenary.errors import ConfigError
+from catenary.errors import ConfigError, LogUnavailable
 from catenary.eventlog.memory import MemoryLog
 from tests.serving.bridges import API_KEY, asgi_client, bearer
 from tests.serving.sockets import until
@@ -19,10 +19,13 @@ class SlowLog(MemoryLog):
     def __init__(self) -> None:
         super().__init__(url="memory://?private")
         self.gate = asyncio.Event()
+        self.is_away = False
         self.trouble: str | None = None
 
     async def start(self) -> None:
         await self.gate.wait()
+        if self.is_away:
+            raise LogUnavailable("nobody is at redis://10.0.0.1")
 
     def problem(self) -> str | None:
         return self.trouble
@@ -53,8 +56,13 @@ async def test_ready_from_the_moment_the_log_is_open() -> None:
         starting = asyncio.ensure_future(factory.start())
         await asyncio.sleep(0)
         assert await told() == (503, "not ready: starting")
+        log.is_away = True
         log.gate.set()
-        await starting
+        with pytest.raises(LogUnavailable):
+            await starting
+        assert await told() == (503, "not ready: the event log is not there yet")
+        log.is_away = False
+        await factory.start()
         assert await told() == (200, "")
         log.trouble = "/var/lib/events.db: disk full"
         status, message = await told()

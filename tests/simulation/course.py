@@ -30,9 +30,14 @@ def course_of(schedule: Schedule) -> tuple[list[Problem], Judge]:
             for operation in schedule.operations:
                 world.happen(operation)
             come_to_rest(world)
+            return world.judge.verdict(), world.judge
         except Stuck as stuck:
             world.judge.note(Kind.STUCK, str(stuck))
-        return world.judge.verdict(), world.judge
+            return world.judge.verdict(), world.judge
+        # Whatever else comes out of a world is a verdict on it too, and shrinks to a token.
+        except Exception as error:
+            world.judge.note(Kind.ERROR, f"the schedule raised {error!r}")
+            return list(world.judge.problems), world.judge
 
 
 @contextmanager

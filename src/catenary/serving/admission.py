@@ -82,10 +82,10 @@ class Admission:
     def problem(self) -> str | None:
         """Why the bridge is not ready, in words that are safe to show; None if it is."""
         problem = self.factory.problem()
-        if problem in {"draining", "starting"}:
-            return problem
         if problem is not None:
-            return "the event log does not commit"
+            # What a log says of itself may name its place.
+            is_of_log = self.factory.is_started and not self.factory.is_draining
+            return "the event log does not commit" if is_of_log else problem
         missing = [type for type in self._expected if not self.factory.service.handles(type)]
         return f"no handler yet for {', '.join(missing)}" if missing else None
 

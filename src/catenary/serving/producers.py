@@ -68,7 +68,8 @@ class Producers:
         user_id = named_user(request)
         log_id = self._admission.wanted(request).log_id or user_id
         if not self._factory.is_started:
-            raise Refusal(503, "not_ready", "not ready: starting", retry_after=1)
+            problem = f"not ready: {self._factory.problem()}"
+            raise Refusal(503, "not_ready", problem, retry_after=1)
         key = _idempotency_key(request)
         events, is_list = _events(await read_body(request, self._body_limit_bytes))
         if self._factory.is_draining and any(e.type == EventType.AGENT_STARTED for e in events):

@@ -256,6 +256,7 @@ async def redis_absent(field: Field) -> str:
         async with bridge.http() as http, field.audience(bridge) as audience:
             early = await http.get("/readyz")
             field.expect(early.status_code == 503, f"/readyz answered {early.status_code}")
+            field.expect("the event log is not there yet" in early.text, f"/readyz: {early.text}")
             reader = audience.reader(field.user())
             reader.begin()
             await reader.until(lambda: reader.statuses, what="answered")
