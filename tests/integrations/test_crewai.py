@@ -428,6 +428,33 @@ async def test_a_cancel_of_a_sub_run_stops_the_crew(
     assert states == {handle.run_id: RunStatus.CANCELLED, child.run_id: RunStatus.CANCELLED}
 
 
+async def test_what_a_tool_left_behind_goes_on_and_is_not_told(
+    emitter: UserWebSocketEmitter, factory: WebSocketBridgeFactory
+) -> None:
+    """A crew in a thread of the tool's own, when the relay has returned."""
+    inner, has_returned = crew(agent([[Say("I know.")]])), threading.Event()
+    threads: list[threading.Thread] = []
+    outputs: list[str] = []
+
+    def work() -> None:
+        has_returned.wait(PATIENCE)
+        outputs.append(str(inner.kickoff()))
+
+    def begin(q: str) -> str:
+        """Begin."""
+        threads.append(threading.Thread(target=contextvars.copy_context().run, args=(work,)))
+        threads[0].start()
+        return q
+
+    outer = crew(agent([[call("call_1", "begin", q="-")], [Say("Two.")]], [begin]))
+    async with emitter.run() as run:
+        await relay(outer, run)
+        has_returned.set()
+        await asyncio.to_thread(threads[0].join, PATIENCE)
+    assert outputs == ["I know."]
+    assert (run.state.text, await children(factory, run)) == ("Two.", [])
+
+
 async def test_the_loop_goes_on_while_a_crew_works(emitter: UserWebSocketEmitter) -> None:
     """A tool that blocks its thread blocks nothing else."""
     go_on, turns = threading.Event(), 0

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import enum
 from collections.abc import Collection
 from contextvars import ContextVar
 from typing import Any, Final, NamedTuple
@@ -74,6 +75,14 @@ async def relay(
         return await _Listening(_Telling(to, last)).kickoff(crew, given)
 
 
+class _State(enum.Enum):
+    AT_WORK = enum.auto()
+    DONE = enum.auto()
+    """What the crew left behind goes on, and is not told."""
+    STOPPED = enum.auto()
+    """Whoever tells something is stopped."""
+
+
 class _Listening:
     """
     A crew at work in threads, each of which waits until what it told is in the log.
@@ -85,18 +94,24 @@ class _Listening:
         self._telling = telling
         self._loop = asyncio.get_running_loop()
         self._tasks: set[asyncio.Task[Any]] = set()
-        self._is_over = False
+        self._state = _State.AT_WORK
         self._problem: BaseException | None = None
 
     async def kickoff(self, crew: Crew, given: dict[str, Any]) -> Any:
         try:
-            return await call_in_thread(lambda: self._kickoff(crew, given), name="catenary crewai")
+            output = await call_in_thread(
+                lambda: self._kickoff(crew, given), name="catenary crewai"
+            )
         except Exception as error:
             if self._problem is not None:
                 raise self._problem from error
             raise
+        else:
+            self._state = _State.DONE
+            return output
         finally:
-            self._is_over = True
+            if self._state is _State.AT_WORK:
+                self._state = _State.STOPPED
             for task in self._tasks:
                 task.cancel()
 
@@ -110,9 +125,9 @@ class _Listening:
         # A crew that a tool relays inherits what listens to the one that calls the tool.
         if _LISTENING.get() is not self:
             return
-        if not self._is_over and _is_told(event):
+        if self._state is _State.AT_WORK and _is_told(event):
             self._wait_for(event)
-        if self._is_over:
+        if self._state is _State.STOPPED:
             raise HookAborted("its run has ended", source="catenary")
 
     def _wait_for(self, event: Any) -> None:
@@ -124,14 +139,14 @@ class _Listening:
         concurrent.futures.wait((told,))
         problem = None if told.cancelled() else told.exception()
         if problem is not None:
-            self._problem, self._is_over = self._problem or problem, True
+            self._problem, self._state = self._problem or problem, _State.STOPPED
 
     async def _tell(self, event: Any) -> None:
         task = asyncio.current_task()
         assert task is not None
         self._tasks.add(task)
         try:
-            if not self._is_over:
+            if self._state is _State.AT_WORK:
                 await self._telling.take(event)
         finally:
             self._tasks.discard(task)
