@@ -12,6 +12,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from contextlib import ExitStack
 from functools import cache
 from pathlib import Path
 from types import TracebackType
@@ -170,6 +171,53 @@ class Sentinel(RedisServer):
         return [self._program, str(self._file), "--sentinel"]
 
 
+class Watched:
+    """A primary, its replica, and a sentinel that watches both."""
+
+    def __init__(self, directory: Path, *options: str) -> None:
+        self.primary = RedisServer(directory / "primary", *options)
+        of = ("--replicaof", "127.0.0.1", str(self.primary.port))
+        self.replica = RedisServer(directory / "replica", *options, *of)
+        self.sentinel = Sentinel(directory / "sentinel", self.primary.port, quorum=1)
+        self._servers = ExitStack()
+
+    @property
+    def url(self) -> str:
+        return f"redis://127.0.0.1:{self.sentinel.port}/0?sentinel=mymaster"
+
+    def replicate(self) -> None:
+        """Wait until the replica has all that the primary has, and the sentinel knows it."""
+        deadline = time.monotonic() + START_TIMEOUT
+        while not self._is_replicated():
+            assert time.monotonic() < deadline, self.replica.said()
+            time.sleep(0.05)
+
+    def _is_replicated(self) -> bool:
+        with self.primary.client() as primary, self.sentinel.client() as sentinel:
+            try:
+                return bool(
+                    primary.execute_command("WAIT", 1, 5000)
+                    and sentinel.execute_command("SENTINEL", "REPLICAS", "mymaster")
+                )
+            except RedisError:
+                return False
+
+    def __enter__(self) -> Self:
+        with ExitStack() as stack:
+            for server in (self.primary, self.replica, self.sentinel):
+                stack.enter_context(server)
+            self._servers = stack.pop_all()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._servers.close()
+
+
 class Cluster:
     """A cluster of primaries that share the slots."""
 
@@ -203,6 +251,10 @@ class Cluster:
             known = client.execute_command("CLUSTER", "SLOTS")
         text = about.decode() if isinstance(about, bytes) else str(about)
         return "ok" in text.splitlines()[0] and len(known) >= len(self.nodes)
+
+    def of_slot(self, slot: int) -> RedisServer:
+        """Return the node that a slot was given to at the start."""
+        return self.nodes[min(slot // (SLOTS // len(self.nodes)), len(self.nodes) - 1)]
 
     def move_slot(self, slot: int, source: RedisServer, target: RedisServer) -> None:
         """Move a slot with its keys from one node to another, as ``redis-cli --cluster`` does."""

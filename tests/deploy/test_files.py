@@ -14,7 +14,7 @@ import kubernetes_validate
 import pytest
 import yaml
 
-from catenary.eventlog.committer import STOP_TIMEOUT
+from catenary.eventlog.committer.log import STOP_TIMEOUT
 from catenary.factory import RUN_DRAIN_TIMEOUT
 from catenary.limits import Limits
 from catenary.serving.server import HANGING_SECONDS

@@ -20,6 +20,7 @@ class SlowProxy:
 
     def __init__(self, host: str, port: int) -> None:
         self._target = (host, port)
+        self.target_port = port
         self._tasks: set[asyncio.Task[None]] = set()
         self.delay = 0.0
         self.is_up = True

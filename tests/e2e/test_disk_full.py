@@ -17,7 +17,7 @@ from catenary import UserWebSocketContext, WebSocketBridgeFactory
 from catenary.auth import JwtVerifier
 from catenary.errors import ConfigError, LogFull, LogUnavailable
 from catenary.eventlog.receipt import Receipt
-from catenary.eventlog.sqlite import SqliteLog
+from catenary.eventlog.sqlite.log import SqliteLog
 from catenary.limits import Limits
 from tests.e2e.support import API_KEY, PATIENCE, SECRET, Bridge, Reader, bridge, say
 from tests.serving.sockets import serving, until

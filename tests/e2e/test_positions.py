@@ -13,7 +13,7 @@ from catenary.eventlog.base import EventLog
 from catenary.eventlog.memory import MemoryLog
 from catenary.eventlog.model import Retention
 from catenary.eventlog.redis.log import RedisLog
-from catenary.eventlog.sqlite import SqliteLog
+from catenary.eventlog.sqlite.log import SqliteLog
 from catenary.limits import Limits
 from tests.e2e.support import Bridge, Reader, bridge, log_url, say, token_of
 from tests.redis_server import url_of_its_own

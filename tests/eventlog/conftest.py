@@ -15,7 +15,7 @@ from catenary.eventlog.memory import MemoryLog
 from catenary.eventlog.model import Durability
 from catenary.eventlog.nats.log import NatsLog
 from catenary.eventlog.redis.log import RedisLog
-from catenary.eventlog.sqlite import SqliteLog
+from catenary.eventlog.sqlite.log import SqliteLog
 from tests.eventlog.following import SharedLog
 from tests.eventlog.support import Clock
 from tests.nats_server import nats_url_of_its_own

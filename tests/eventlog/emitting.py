@@ -9,7 +9,7 @@ from pathlib import Path
 
 from catenary.errors import LogError
 from catenary.eventlog.model import Durability
-from catenary.eventlog.sqlite import SqliteLog
+from catenary.eventlog.sqlite.log import SqliteLog
 from tests.eventlog.support import append, event, started
 
 

@@ -13,7 +13,7 @@ from catenary.eventlog.base import EventLog
 from catenary.eventlog.batch import pack_all
 from catenary.eventlog.memory import MemoryLog
 from catenary.eventlog.model import Retention
-from catenary.eventlog.sqlite_places import place_of, unpack
+from catenary.eventlog.sqlite.places import place_of, unpack
 from catenary.fold import decode_state
 from catenary.position import Position
 from catenary.record import Record, merge_adjacent, rest_after

@@ -10,7 +10,7 @@ import pytest
 from catenary.errors import ConfigError
 from catenary.eventlog.model import Durability
 from catenary.eventlog.opening import open_log
-from catenary.eventlog.sqlite import SqliteLog
+from catenary.eventlog.sqlite.log import SqliteLog
 from tests.eventlog.support import append, event
 
 

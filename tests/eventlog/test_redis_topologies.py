@@ -6,11 +6,8 @@ import asyncio
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
-from typing import NamedTuple
 
 import pytest
-from redis import Redis
-from redis.exceptions import RedisError
 
 from catenary.errors import ConfigError
 from catenary.eventlog.redis.keys import Keys
@@ -19,55 +16,20 @@ from catenary.eventlog.redis.store import slot_of
 from catenary.position import Position
 from tests.eventlog.following import Follower
 from tests.eventlog.support import USER, all_records, append, event, numbers
-from tests.redis_server import Cluster, RedisServer, Sentinel
-
-
-class Watched(NamedTuple):
-    """A primary, its replica, and a sentinel that watches both."""
-
-    primary: RedisServer
-    replica: RedisServer
-    sentinel: Sentinel
-
-    @property
-    def url(self) -> str:
-        return f"redis://127.0.0.1:{self.sentinel.port}/0?sentinel=mymaster"
-
-
-def _status(client: Redis, name: str) -> object:
-    try:
-        return client.info("replication").get(name)
-    except RedisError:
-        return None
-
-
-async def _replicated(watched: Watched) -> None:
-    with watched.primary.client() as client:
-        async with asyncio.timeout(15):
-            while _status(client, "connected_slaves") != 1:
-                await asyncio.sleep(0.05)
-            client.execute_command("WAIT", 1, 5000)
-    with watched.sentinel.client() as client:
-        async with asyncio.timeout(15):
-            while not client.execute_command("SENTINEL", "REPLICAS", "mymaster"):
-                await asyncio.sleep(0.1)
+from tests.redis_server import Cluster, Watched
 
 
 @pytest.fixture
 def watched(tmp_path: Path) -> Iterator[Watched]:
     """A primary with a replica, watched by one sentinel."""
-    with ExitStack() as stack:
-        primary = stack.enter_context(RedisServer(tmp_path / "primary"))
-        options = ("--replicaof", "127.0.0.1", str(primary.port))
-        replica = stack.enter_context(RedisServer(tmp_path / "replica", *options))
-        sentinel = stack.enter_context(Sentinel(tmp_path / "sentinel", primary.port, quorum=1))
-        yield Watched(primary, replica, sentinel)
+    with Watched(tmp_path) as started:
+        yield started
 
 
 @pytest.mark.slow
 async def test_a_failover_by_sentinel_is_a_new_term(watched: Watched) -> None:
     """The primary is killed: the log goes on on the replica, and readers are told by a gap."""
-    await _replicated(watched)
+    await asyncio.to_thread(watched.replicate)
     log = RedisLog(watched.url)
     follower = await Follower.of(log)
     before = await append(log, *(event(n) for n in range(50)))
@@ -91,7 +53,7 @@ async def test_a_failover_by_sentinel_is_a_new_term(watched: Watched) -> None:
 @pytest.mark.slow
 async def test_a_failover_that_lost_the_tail_is_told(watched: Watched) -> None:
     """What the replica never had is gone; no number of it is used for a reader that saw it."""
-    await _replicated(watched)
+    await asyncio.to_thread(watched.replicate)
     log = RedisLog(watched.url)
     follower = await Follower.of(log)
     kept = await append(log, *(event(n) for n in range(50)))
@@ -122,7 +84,7 @@ async def test_a_failover_that_lost_the_tail_is_told(watched: Watched) -> None:
 @pytest.mark.slow
 async def test_waiting_for_a_replica(watched: Watched) -> None:
     """``wait=1``: an append is acknowledged once a replica has it, and waits while none does."""
-    await _replicated(watched)
+    await asyncio.to_thread(watched.replicate)
     log = RedisLog(f"{watched.url}&wait=1")
     await append(log, event(0))
     with watched.replica.client() as client:
@@ -192,7 +154,7 @@ async def test_a_slot_moves_while_its_user_is_written(cluster: Cluster) -> None:
     """Resharding: events wait while keys move, and go on on the other node, none twice."""
     log = RedisLog(cluster.url)
     slot = slot_of(Keys("catenary").bucket_of(USER))
-    source = cluster.nodes[min(slot // (16384 // 3), 2)]
+    source = cluster.of_slot(slot)
     target = next(node for node in cluster.nodes if node is not source)
     follower = await Follower.of(log)
     given = []

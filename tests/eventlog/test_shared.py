@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from catenary.eventlog.shared_leases import Lease
-from catenary.eventlog.shared_nodes import SharedNodes
-from catenary.eventlog.shared_stream import SharedStream
+from catenary.eventlog.shared.leases import Lease
+from catenary.eventlog.shared.nodes import SharedNodes
+from catenary.eventlog.shared.stream import SharedStream
 from catenary.record import Record
 from catenary.wires.native import event_frame
 from tests.eventlog.support import Bell, event

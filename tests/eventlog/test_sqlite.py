@@ -16,8 +16,8 @@ from catenary.errors import (
     UsageError,
 )
 from catenary.eventlog.model import ClaimState, Durability
-from catenary.eventlog.sqlite import SqliteLog
-from catenary.eventlog.sqlite_state import find_log
+from catenary.eventlog.sqlite.log import SqliteLog
+from catenary.eventlog.sqlite.state import find_log
 from catenary.position import Position
 from catenary.wires.native import event_of
 from tests.eventlog.files import locked, output, planted, run

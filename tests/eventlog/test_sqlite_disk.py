@@ -9,7 +9,7 @@ import pytest
 
 from catenary.errors import ConfigError, LogFull, LogUnavailable, RecordCorrupt
 from catenary.eventlog.model import Durability
-from catenary.eventlog.sqlite import SqliteLog
+from catenary.eventlog.sqlite.log import SqliteLog
 from catenary.position import Position
 from tests.eventlog.files import locked, output, planted
 from tests.eventlog.support import (

@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 from catenary.eventlog.model import Retention
-from catenary.eventlog.sqlite import SqliteLog
+from catenary.eventlog.sqlite.log import SqliteLog
 from catenary.validate.simulation import SimulatedLoop
 from tests.eventlog.support import append, event
 from tests.simulation.machine import SimulatedMachine

@@ -16,7 +16,7 @@ from catenary import (
     UserWebSocketEmitter,
     WebSocketBridgeFactory,
 )
-from catenary.eventlog.sqlite import SqliteLog
+from catenary.eventlog.sqlite.log import SqliteLog
 from catenary.fold import RunStatus
 from catenary.integrations.pace import AHEAD, Pace
 from catenary.integrations.relay import PIECE_CHARACTERS, Part, Relay, failure, fitting, parsed

@@ -20,7 +20,7 @@ from catenary import (
     WebSocketEvent,
     current_run,
 )
-from catenary.eventlog.sqlite import SqliteLog
+from catenary.eventlog.sqlite.log import SqliteLog
 from catenary.fold import RunState, RunStatus
 from catenary.integrations.pace import AHEAD
 from catenary.supervisor import RunHandle

@@ -13,7 +13,7 @@ import pytest
 
 from catenary import UserWebSocketContext, WebSocketBridgeFactory
 from catenary.eventlog.memory import MemoryLog
-from catenary.eventlog.sqlite import SqliteLog
+from catenary.eventlog.sqlite.log import SqliteLog
 from catenary.limits import Limits
 from catenary.observe.monitoring import Monitoring
 from catenary.observe.tap import Tap

@@ -18,7 +18,7 @@ import pytest
 from catenary import Run, UserWebSocketContext, WebSocketBridgeFactory
 from catenary.auth import JwtVerifier
 from catenary.errors import ConfigError
-from catenary.eventlog.sqlite_holder import FileHolder
+from catenary.eventlog.sqlite.holder import FileHolder
 from catenary.serving.asgi import BridgeApp
 from catenary.serving.server import (
     BridgeServer,

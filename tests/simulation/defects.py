@@ -188,7 +188,7 @@ DEFECTS = [
     ),
     Defect(
         "a trim of the file leaves what is counted",
-        "eventlog/sqlite_keeping.py",
+        "eventlog/sqlite/keeping.py",
         "        state.terms.first = dropped[-1].seq + 1",
         "        state.terms.first = dropped[0].seq + 1",
     ),
@@ -224,14 +224,14 @@ DEFECTS = [
     ),
     Defect(
         "what is erased closes the runs that begin",
-        "eventlog/sqlite.py",
+        "eventlog/sqlite/log.py",
         "            if run.first_seq and (",
         "            if (",
     ),
     # The writer of the file
     Defect(
         "readers are shown what is not committed",
-        "eventlog/committer.py",
+        "eventlog/committer/log.py",
         "                outcome = self._commit(group)\n",
         "                for batch in group.batches:\n"
         "                    for entry in batch.entries:\n"
@@ -243,7 +243,7 @@ DEFECTS = [
     ),
     Defect(
         "a receipt is settled before the commit",
-        "eventlog/committer.py",
+        "eventlog/committer/log.py",
         "                outcome = self._commit(group)\n",
         "                for batch in group.batches:\n"
         "                    for n, entry in enumerate(batch.entries, 1):\n"
@@ -254,26 +254,26 @@ DEFECTS = [
     ),
     Defect(
         "a commit that was not answered is made again",
-        "eventlog/sqlite_writer.py",
+        "eventlog/sqlite/writer.py",
         "                if is_stored(self._writing, unsure, self._producer):\n"
         "                    unsure",
         "                if not unsure:\n                    unsure",
     ),
     Defect(
         "a commit that failed is given up",
-        "eventlog/committer.py",
+        "eventlog/committer/log.py",
         "                group = Group(group.batches, self._take_works() if group.batches else [])",
         "                group = Group([], [])",
     ),
     Defect(
         "what waits for the retry of a batch is forgotten",
-        "eventlog/committer.py",
+        "eventlog/committer/log.py",
         "left = [work for work in group.works if not work.future.done()]",
         "left: list[Work[Any]] = []",
     ),
     Defect(
         "a killed process leaves its runs open",
-        "eventlog/sqlite_writer.py",
+        "eventlog/sqlite/writer.py",
         "        lost = [run for run in runs if run.lease is None]",
         "        lost = runs[:0]",
     ),

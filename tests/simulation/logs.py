@@ -11,11 +11,11 @@ from typing import Protocol, Union
 
 from catenary.errors import LogUnavailable
 from catenary.eventlog.base import PAGE_BYTES, PAGE_EVENTS
-from catenary.eventlog.committer_group import Group, Outcome
+from catenary.eventlog.committer.group import Group, Outcome
 from catenary.eventlog.memory import MemoryLog
 from catenary.eventlog.model import Durability, Page, Retention
-from catenary.eventlog.sqlite import SqliteLog
-from catenary.eventlog.sqlite_places import seq_of
+from catenary.eventlog.sqlite.log import SqliteLog
+from catenary.eventlog.sqlite.places import seq_of
 from catenary.eventlog.stream import Stream, Watcher
 from catenary.position import Position
 from tests.simulation.machine import SimulatedMachine

@@ -14,7 +14,7 @@ from catenary.errors import ConfigError
 from catenary.eventlog.base import EventLog
 from catenary.eventlog.memory import MemoryLog
 from catenary.eventlog.model import Durability
-from catenary.eventlog.sqlite import SqliteLog
+from catenary.eventlog.sqlite.log import SqliteLog
 from catenary.eventlog.urls import without_secrets
 
 _SUPPORTED = (

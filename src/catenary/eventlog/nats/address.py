@@ -11,8 +11,14 @@ import msgspec
 
 from catenary.errors import ConfigError
 from catenary.eventlog.model import Durability
+from catenary.eventlog.shared.address import (
+    DEFAULT_PREFIX,
+    Server,
+    durability_of,
+    is_on,
+    server_of,
+)
 
-DEFAULT_PREFIX = "catenary"
 _PORT = 4222
 _FORMS = "nats://host:4222, nats://host1,host2,host3?replicas=3; tls:// for TLS"
 _OPTIONS = (
@@ -20,8 +26,6 @@ _OPTIONS = (
     "nkey= and ssl_…="
 )
 _WORD = re.compile(r"[A-Za-z0-9_-]{1,64}", re.ASCII)
-
-Server = tuple[str, int]
 
 
 class Storage(enum.StrEnum):
@@ -81,8 +85,9 @@ def parse(url: str) -> Address:
     parts = urlsplit(url)
     given = dict(parse_qsl(parts.query, keep_blank_values=True))
     login, _, servers = parts.netloc.rpartition("@")
+    otherwise = f"a NATS log names its servers: {_FORMS}"
     address = Address(
-        hosts=tuple(map(_host, servers.split(","))),
+        hosts=tuple(server_of(server, _PORT, otherwise) for server in servers.split(",")),
         **_login(login),
         credentials_file=given.pop("creds", ""),
         seed_file=given.pop("nkey", ""),
@@ -92,8 +97,8 @@ def parse(url: str) -> Address:
         key_prefix=_word("key_prefix", given.pop("key_prefix", DEFAULT_PREFIX)),
         replicas=_replicas(given.pop("replicas", "")),
         storage=_storage(given.pop("storage", "file")),
-        durability=_durability(given.pop("durability", "any")),
-        trust_restart=_switch("trust_restart", given.pop("trust_restart", "0")),
+        durability=durability_of(given.pop("durability", "any")),
+        trust_restart=is_on("trust_restart", given.pop("trust_restart", "0")),
         monitor=_monitor(given.pop("monitor", "")),
     )
     if given:
@@ -104,17 +109,6 @@ def parse(url: str) -> Address:
 
 
 _TLS = ("ssl_ca_certs", "ssl_certfile", "ssl_keyfile")
-
-
-def _host(server: str) -> Server:
-    try:
-        parts = urlsplit(f"//{server}")
-        host, port = parts.hostname, parts.port or _PORT
-    except ValueError:
-        host, port = None, 0
-    if not host:
-        raise ConfigError(f"a NATS log names its servers: {_FORMS}")
-    return host, port
 
 
 def _login(text: str) -> dict[str, Any]:
@@ -145,20 +139,6 @@ def _storage(text: str) -> Storage:
     if text not in set(Storage):
         raise ConfigError(f"storage= is file or memory, not {text!r}")
     return Storage(text)
-
-
-def _durability(text: str) -> Durability | None:
-    if text == "any":
-        return None
-    if text not in {Durability.PROCESS, Durability.POWER}:
-        raise ConfigError(f"durability= is any, process or power, not {text!r}")
-    return Durability(text)
-
-
-def _switch(name: str, text: str) -> bool:
-    if text not in {"0", "1"}:
-        raise ConfigError(f"{name}= is 1 or 0, not {text!r}")
-    return text == "1"
 
 
 def _monitor(text: str) -> tuple[str, ...]:

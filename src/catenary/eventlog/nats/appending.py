@@ -29,7 +29,7 @@ from catenary.eventlog.nats.records import RunRecord, UsedKey
 from catenary.eventlog.nats.state import Batch, Known, State, Wrote
 from catenary.eventlog.nats.store import Store
 from catenary.eventlog.nats.stream import NatsStream
-from catenary.eventlog.shared_appending import KNOWN_RUN, Appended, SharedAppending
+from catenary.eventlog.shared.appending import KNOWN_RUN, Appended, SharedAppending
 from catenary.grammar import Step
 from catenary.position import Position
 

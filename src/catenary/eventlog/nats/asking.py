@@ -19,8 +19,8 @@ from catenary.eventlog.nats.state import Held, State, batch_in, known_in
 from catenary.eventlog.nats.store import Store
 from catenary.eventlog.nats.stream import NatsStream
 from catenary.eventlog.overdue import CANCEL_PATIENCE_MS
-from catenary.eventlog.shared_folding import apply_once, fold_waiting, kept_fold
-from catenary.eventlog.shared_runs import Cancel, RunStart, StoredRun
+from catenary.eventlog.shared.folding import apply_once, fold_waiting, kept_fold
+from catenary.eventlog.shared.runs import Cancel, RunStart, StoredRun
 from catenary.eventlog.stream import HeldRun
 from catenary.fold import RunFold, RunState
 from catenary.position import Position

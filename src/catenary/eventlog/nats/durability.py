@@ -2,23 +2,15 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import httpx
 
 from catenary.errors import ConfigError
 from catenary.eventlog.model import Durability
 from catenary.eventlog.nats.address import Address, Storage
 from catenary.eventlog.nats.store import Store
+from catenary.eventlog.shared.durability import InForce
 
 _MONITOR_TIMEOUT = 3.0
-
-
-class InForce(NamedTuple):
-    """Which row of the durability table holds; ``text`` says what an event survives."""
-
-    durability: Durability
-    text: str
 
 
 def in_force(store: Store, address: Address, required: Durability | None) -> InForce:
@@ -29,13 +21,13 @@ def in_force(store: Store, address: Address, required: Durability | None) -> InF
         ConfigError: If it is less than the URL asks for or is required.
     """
     found = _row(store, address)
-    for wanted in (address.durability, required):
-        if wanted is not None and found.durability.is_below(wanted):
-            raise ConfigError(
-                f"{address.shown} was asked for durability {wanted}, and gives less. An event "
-                f"survives {found.text}. Keep the stream in files, and set sync_interval: always "
-                "for power, which monitor= lets a log read; or ask for less"
-            )
+    found.check(
+        address.durability,
+        required,
+        shown=address.shown,
+        advice="Keep the stream in files, and set sync_interval: always for power, which "
+        "monitor= lets a log read; or ask for less",
+    )
     return found
 
 

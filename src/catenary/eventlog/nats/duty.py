@@ -1,71 +1,39 @@
-"""
-What is nobody's in particular: lost processes' runs, late cancels, old events.
-
-One process at a time has the duty; each sweep asks for what is due.
-"""
+"""What is nobody's in particular in a NATS log: what its notes say is due, and lost runs."""
 
 from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterable
 
 from catenary.errors import LogUnavailable
 from catenary.eventlog.closing import producer_lost
-from catenary.eventlog.model import RunInfo
 from catenary.eventlog.nats import aging, asking, keeping, leases, records, rewriting
-from catenary.eventlog.nats.hearing import LOOK_SECONDS
 from catenary.eventlog.nats.posts import Found
 from catenary.eventlog.nats.records import Due
 from catenary.eventlog.nats.running import RunningLog
-from catenary.eventlog.nats.session import Session
 from catenary.eventlog.nats.state import Held
 from catenary.eventlog.nats.store import Store
 from catenary.eventlog.nats.stream import NatsStream
-from catenary.eventlog.overdue import CANCEL_PATIENCE_MS, NOT_STOPPED, SILENT, close_held_run
+from catenary.eventlog.overdue import CANCEL_PATIENCE_MS, NOT_STOPPED, SILENT
 from catenary.events import AgentCancelled, AgentError
 
 logger = logging.getLogger("catenary.eventlog")
-
-_LOST = "its process was silent for longer than its lease"
 
 
 class DutifulLog(RunningLog):
     """The part of a NATS log that looks after all of them."""
 
-    _lost_looked_at = float("-inf")
-    _looked_at = float("-inf")
     _aging: aging.Aging | None = None
 
-    async def sweep(self) -> None:
-        """Do what is due, if this process has the duty; and compare heads now and then."""
-        await self._is_open()
-        self._let_go()
-        now = time.monotonic()
-        if now - self._looked_at >= LOOK_SECONDS:
-            self._looked_at = now
-            await self._look_at_heads()
+    def _take_duty(self, store: Store) -> bool:
+        has_duty = leases.take_duty(store, self.holder, self._now_ms())
+        if not has_duty:
+            self._aging = None
+        return has_duty
+
+    async def _do_own(self) -> None:
         await self._compact_ended()
         await self._close_forgotten()
-        if not await self._ask(leases.take_duty, self.holder, self._now_ms()):
-            self._aging = None
-            return
-        await self._do_what_is_due()
-        await self._ask(self._let_age)
-        if now - self._lost_looked_at >= self._lease.renew_seconds and self._lease.may_judge(now):
-            self._lost_looked_at = now
-            await self._close_lost_runs()
-
-    async def _look_at_heads(self) -> None:
-        """Compare the heads of the logs that are read here, whatever was heard of them."""
-        with self._step():
-            watched = [
-                stream
-                for stream in self._busy.values()
-                if stream.watchers and isinstance(stream, NatsStream)
-            ]
-        if watched:
-            await self._ask(self._compare, watched)
 
     async def _compact_ended(self) -> None:
         """Merge what runs said that have ended here; what is left undone goes with the next."""
@@ -94,6 +62,7 @@ class DutifulLog(RunningLog):
                 await self._ask(keeping.put_off, found, due.log_id, later)
             except LogUnavailable as error:
                 logger.debug("%s: %s", self.address.shown, error)
+        await self._ask(self._let_age)
 
     async def _close_overdue(self, stream: NatsStream, kind: str, now_ms: int) -> int | None:
         """End the runs of a log whose time is over; returns when the next one's is."""
@@ -109,20 +78,9 @@ class DutifulLog(RunningLog):
             await self._close(stream, run_id, *_end_of(held, kind))
         return later
 
-    async def _close(
-        self, stream: NatsStream, run_id: str, end: AgentError | AgentCancelled, because: str
-    ) -> None:
-        """End a run, held here or elsewhere."""
-        run = stream.runs.get(run_id)
-        if run is not None and run.is_open and run_id in stream.open_runs:
-            close_held_run(self, stream, run, end, int(self._clock() * 1000))
-        else:
-            await self.close_run(stream.log_id, run_id, end, because)
-
     # Runs of lost processes
 
     async def _close_lost_runs(self) -> None:
-        """End the runs of processes whose lease is over."""
         by_holder = await self._ask(asking.logs_of)
         # Asked after that: whoever says that it holds something had a lease before.
         alive = await self._ask(self._who_lives)
@@ -138,7 +96,8 @@ class DutifulLog(RunningLog):
         state = await self._ask(asking.state_of, stream)
         runs = state.runs if state is not None else {}
         lost = [name for name, held in runs.items() if held.holder == holder and not held.lease]
-        await self._close_as_lost(stream, lost)
+        for run_id in lost:
+            await self._close_as_lost(stream, run_id, holder)
         subject = self.names.holding(holder, stream.log_id)
         await self._ask(lambda store: store.purge(self.names.values_stream, subject))
 
@@ -147,20 +106,7 @@ class DutifulLog(RunningLog):
         while self._forgotten:
             stream, run_id = self._forgotten.pop()
             if self._is_forgotten(stream, run_id):
-                await self._close_as_lost(stream, [run_id])
-
-    async def _close_as_lost(self, stream: NatsStream, run_ids: Iterable[str]) -> None:
-        for run_id in run_ids:
-
-            def close(session: Session, run_id: str = run_id) -> bool:
-                return self._end_stored(session, stream, run_id, _lost, _LOST)
-
-            if await self._do(close, stream):
-                logger.warning("run %s of %s is closed: its process is lost", run_id, stream.log_id)
-
-
-def _lost(info: RunInfo) -> AgentError:
-    return producer_lost(info.holder, info.last_at)
+                await self._close_as_lost(stream, run_id, self.holder)
 
 
 def _due_by(store: Store, now_ms: int) -> list[tuple[Found, Due]]:

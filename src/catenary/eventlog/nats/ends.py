@@ -14,7 +14,7 @@ from catenary.eventlog.nats.posts import Post
 from catenary.eventlog.nats.records import RunEnd, RunNote, RunRecord
 from catenary.eventlog.nats.state import Held, State
 from catenary.eventlog.nats.stream import NatsStream
-from catenary.eventlog.shared_runs import RunStart
+from catenary.eventlog.shared.runs import RunStart
 from catenary.grammar import OpenTool, Step
 
 

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 
 import msgspec
 
-from catenary.errors import LogUnavailable
 from catenary.eventlog.epoch import new_epoch
 from catenary.eventlog.nats.changing import Change, change
 from catenary.eventlog.nats.live import Listener
@@ -19,14 +17,8 @@ from catenary.eventlog.nats.state import Batch, State, batch_in, known_in
 from catenary.eventlog.nats.store import Store
 from catenary.eventlog.nats.stream import NatsStream
 from catenary.eventlog.nats.writer import NatsWriter
-from catenary.eventlog.shared_nodes import SharedNodes
-from catenary.eventlog.shared_runs import Cancel
+from catenary.eventlog.shared.runs import Cancel
 from catenary.position import Position
-
-logger = logging.getLogger("catenary.eventlog")
-
-LOOK_SECONDS = 30.0
-"""The heads of the logs that are read here are compared with the store's so often."""
 
 _BATCH = 0x99
 """What a batch begins with: an array of nine. Words begin with a letter."""
@@ -40,67 +32,34 @@ _decode_cancelled = msgspec.msgpack.Decoder(Cancelled).decode
 class HearingLog(NatsWriter):
     """The listening side of a NATS log."""
 
-    _listener: Listener | None = None
-    nodes: SharedNodes
-
     def _open_store(self) -> None:
         super()._open_store()
-        self._by_subject: dict[bytes, NatsStream] = {}
-        with self._step():
-            streams = [
-                stream
-                for stream in self._streams.values()
-                if isinstance(stream, NatsStream) and stream.wanting
-            ]
-        listener = Listener(
+        listener = self._listener
+        if listener is not None:
+            for subject in self._present_subjects():
+                listener.listen(subject)
+
+    def _new_listener(self) -> Listener:
+        return Listener(
             self.address,
             self._servers,
             hear=self._hear,
             heard_again=self._heard_again,
             always=(self.names.nodes.encode(), self.names.node(self.holder).encode()),
         )
-        for stream in streams:
-            self._by_subject[stream.names.live.encode()] = stream
-            listener.listen(stream.names.live.encode())
-        for subject in self._present_subjects():
-            listener.listen(subject)
-        listener.start()
-        self._listener = listener
 
     def _present_subjects(self) -> list[bytes]:
         """Return the subjects on which this process answers for users that are connected to it."""
         return []
 
-    def _close_store(self) -> None:
-        listener, self._listener = self._listener, None
-        if listener is not None:
-            listener.close()
-        super()._close_store()
+    def _channel_of(self, stream: NatsStream) -> bytes:
+        return stream.names.live.encode()
 
-    # Subjects of logs
-
-    def _listen(self, stream: NatsStream) -> Future[None]:
-        """Want a log's live events; each call is undone by one of ``_stop_listening``."""
-        listener = self._listener
-        if listener is None:
-            raise LogUnavailable(f"{self.address.shown} was closed meanwhile")
-        subject = stream.names.live.encode()
-        with self._step():
-            stream.wanting += 1
-            self._by_subject[subject] = stream
-            return listener.listen(subject)
-
-    def _stop_listening(self, stream: NatsStream) -> None:
-        subject = stream.names.live.encode()
-        with self._step():
-            stream.wanting -= 1
-            if not stream.wanting:
-                self._by_subject.pop(subject, None)
-                if self._listener is not None:
-                    self._listener.leave(subject)
+    def _want(self, listener: Listener, stream: NatsStream) -> Future[None]:
+        return listener.listen(stream.names.live.encode())
 
     def _hear(self, message: Message) -> bytes | None:
-        stream = self._by_subject.get(message.subject)
+        stream = self._by_channel.get(message.subject)
         payload = message.payload
         if stream is None:
             return self._hear_of_nodes(payload)
@@ -138,13 +97,6 @@ class HearingLog(NatsWriter):
             with self._step():
                 stream.keys.clear()
 
-    def _note_seen_here(self, stream: NatsStream, place: Position) -> None:
-        with self._step():
-            seen = stream.seen
-            if seen is None or seen.epoch != place.epoch or place.seq > seen.seq:
-                stream.seen = place
-        self._seen_watch.tell(stream.log_id, place)
-
     def _hear_of_nodes(self, told: bytes) -> bytes | None:
         """Hear what is meant for this process, or for all; or whether a user is here."""
         if not told:
@@ -156,27 +108,9 @@ class HearingLog(NatsWriter):
             self._note_cancels(self.stream(log_id), dict.fromkeys(run_ids, cancel))
         return None
 
-    def _note_cancels(self, stream: NatsStream, cancels: dict[str, Cancel]) -> None:
-        callbacks = []
-        with self._step():
-            for run_id, cancel in cancels.items():
-                run = stream.runs.get(run_id)
-                if run is not None and run.is_open and not run.is_cancel_requested:
-                    run.request_cancel(*cancel)
-                    callbacks += run.on_cancel
-        for callback in callbacks:
-            callback()
-
     # Comparing
 
-    def _heard_again(self, subjects: list[bytes]) -> None:
-        streams = [self._by_subject[name] for name in subjects if name in self._by_subject]
-        watched = [stream for stream in streams if stream.watchers]
-        if watched:
-            self._later(lambda store: self._compare(store, watched))
-
     def _compare(self, store: Store, streams: Sequence[NatsStream]) -> None:
-        """Compare what is shown here with what the store has; readers go on from there."""
         with self._step():
             before = [stream.position for stream in streams]
         events = store.about(store.names.events_stream, [stream.names.events for stream in streams])

@@ -26,8 +26,8 @@ from catenary.eventlog.nats.records import Due, RunRecord
 from catenary.eventlog.nats.state import State, batch_in
 from catenary.eventlog.nats.store import Store
 from catenary.eventlog.nats.stream import NatsStream
-from catenary.eventlog.shared_folding import apply_once, kept_fold
-from catenary.eventlog.shared_runs import RunStart
+from catenary.eventlog.shared.folding import apply_once, kept_fold
+from catenary.eventlog.shared.runs import RunStart
 from catenary.fold import RunFold, encode_state
 
 ENDED_RUNS_KEPT = 1000

@@ -13,10 +13,11 @@ from typing import Any, NamedTuple
 
 from catenary.errors import ConfigError, LogUnavailable
 from catenary.eventlog.nats import protocol
-from catenary.eventlog.nats.address import Address, Server
+from catenary.eventlog.nats.address import Address
 from catenary.eventlog.nats.errors import NoAnswer, said_by_server
 from catenary.eventlog.nats.login import proof
 from catenary.eventlog.nats.protocol import Message, Parser, Word
+from catenary.eventlog.shared.address import Server
 
 CONNECT_TIMEOUT = 3.0
 TIMEOUT = 4.0

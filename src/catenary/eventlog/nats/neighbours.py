@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from catenary.errors import LogError
 from catenary.eventlog.nats.store import Store
-from catenary.eventlog.shared_nodes import Count, SharedNodes, encode
+from catenary.eventlog.shared.nodes import Count, SharedNodes, encode
 
 if TYPE_CHECKING:
     from catenary.eventlog.nats.log import NatsLog

@@ -25,11 +25,11 @@ from catenary.eventlog.nats.state import (
 from catenary.eventlog.nats.store import PAGE_MESSAGES, Store
 from catenary.eventlog.nats.stream import NatsStream
 from catenary.eventlog.paging import fill_page
+from catenary.eventlog.shared.reading import CHUNK_EVENTS, gap_before, in_chunks, whole_after
 from catenary.eventlog.terms import Gap
 from catenary.position import Position
 from catenary.record import Record
 
-CHUNK_EVENTS = 500
 _OVERHEAD_BYTES = 64 * 1024
 _LOOKS = 20
 _PAUSE = 0.02
@@ -136,15 +136,7 @@ def records_between(
     store: Store, stream: NatsStream, last: Last, after: int, through: int
 ) -> Iterator[Record]:
     """Return the records that hold a number above ``after``, in order, whole, in chunks."""
-    while after < through:
-        records = records_after(store, stream, last, after)
-        for record in records:
-            if record.seq > through:
-                return
-            yield record
-        if not records:
-            return
-        after = records[-1].seq
+    return in_chunks(lambda place: records_after(store, stream, last, place), after, through)
 
 
 def read_page(
@@ -206,13 +198,7 @@ def _contiguous(
         records = records_after(
             store, stream, last, start.seq, limit=limit, limit_bytes=limit_bytes
         )
-        whole: list[Record] = []
-        reached = start.seq
-        for record in records:
-            if record.first_seq > reached + 1:
-                break
-            whole.append(record)
-            reached = record.seq
+        whole = whole_after(records, start.seq)
         if whole or start.seq >= last.state.head:
             return last, whole, None
         was_led = bool(stream.places)
@@ -225,7 +211,4 @@ def _contiguous(
     if start.seq + 1 < last.state.first:
         # Retention was faster: what follows is where it has left off.
         return last, [], last.state.terms.gap_after(start)
-    later = [record.first_seq for record in records]
-    resumes_at = min(later, default=last.state.head + 1)
-    epoch = last.state.terms.epoch_of(resumes_at)
-    return last, [], Gap(start, Position(epoch, resumes_at), "retention")
+    return last, [], gap_before(records, start, last.state.terms)

@@ -9,7 +9,7 @@ import msgspec
 from catenary.errors import RecordCorrupt
 from catenary.eventlog.model import RunInfo
 from catenary.eventlog.nats.state import Held
-from catenary.eventlog.shared_runs import Cancel, RunStart, StoredRun
+from catenary.eventlog.shared.runs import Cancel, RunStart, StoredRun
 from catenary.grammar import OpenTool
 
 

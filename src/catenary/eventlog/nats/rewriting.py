@@ -35,7 +35,7 @@ from catenary.eventlog.nats.state import Batch, State, batch_in, encode
 from catenary.eventlog.nats.store import Store
 from catenary.eventlog.nats.stream import NatsStream
 from catenary.eventlog.retention import erased_entry, tombstone
-from catenary.eventlog.shared_runs import RunStart
+from catenary.eventlog.shared.runs import RunStart
 from catenary.record import Record, merge_adjacent
 
 _ATTEMPTS = 20

@@ -7,20 +7,20 @@ from typing import Any
 
 import msgspec
 
+from catenary.eventlog.entry import Entry
 from catenary.eventlog.model import CancelOutcome, RunInfo
 from catenary.eventlog.nats import asking, records
 from catenary.eventlog.nats.hearing import HearingLog
 from catenary.eventlog.nats.names import token
+from catenary.eventlog.nats.posts import Found
 from catenary.eventlog.nats.reading import read_last
 from catenary.eventlog.nats.records import UsedKey
 from catenary.eventlog.nats.session import Session
 from catenary.eventlog.nats.state import Held
 from catenary.eventlog.nats.store import Store
 from catenary.eventlog.nats.stream import NatsStream
-from catenary.eventlog.receipt import Receipt
-from catenary.eventlog.shared_running import SharedRunning
-from catenary.eventlog.shared_runs import Cancel, StoredRun
-from catenary.eventlog.stream import HeldRun, Stream
+from catenary.eventlog.shared.runs import Cancel, StoredKey, StoredRun
+from catenary.eventlog.stream import HeldRun
 from catenary.fold import RunState
 from catenary.position import Position
 
@@ -35,7 +35,14 @@ def _is_leased(held: Held) -> bool:
     return held.lease > 0
 
 
-class RunningLog(HearingLog, SharedRunning[Store]):
+def _stored_key(found: Found | None) -> StoredKey | None:
+    if found is None:
+        return None
+    used = records.decode(found.payload, UsedKey)
+    return StoredKey(used.epoch, used.seq, used.digest)
+
+
+class RunningLog(HearingLog):
     """The part of a NATS log that knows runs."""
 
     def __init__(self, *args: Any, **options: Any) -> None:
@@ -54,18 +61,6 @@ class RunningLog(HearingLog, SharedRunning[Store]):
             first = max(state.oldest_open, terms.first)
             return Position(terms.epoch_of(first), first - 1)
         return terms.position
-
-    async def runs(
-        self, log_id: str, *, thread_id: str | None = None, only_open: bool = False
-    ) -> list[RunInfo]:
-        """Return the runs of a log, oldest first."""
-        found = await self._ask(asking.runs_of, self.stream(log_id))
-        return [
-            run.info
-            for run in found
-            if (thread_id is None or run.info.thread_id == thread_id)
-            and (run.info.is_open or not only_open)
-        ]
 
     async def _some(self, wanted: Collection[asking.RunKey]) -> list[RunInfo]:
         asked = [(self.stream(log_id), run_id) for log_id, run_id in wanted]
@@ -87,25 +82,21 @@ class RunningLog(HearingLog, SharedRunning[Store]):
             found += await self.runs(log_id, only_open=True)
         return sorted(found, key=lambda info: info.started_at)
 
-    def folded(self, stream: Stream, run: HeldRun) -> RunState:
-        """Return a run folded so far."""
-        assert isinstance(stream, NatsStream)
-        with self._step():
-            waiting = [entry for entry in stream.uncommitted() if entry.run_id == run.run_id]
-            # What was committed here may not be shown yet: others' events come before it.
-            head = Position(stream.epoch, max(stream.head, run.last_seq))
-        callers = self._callers
-        if callers is None or not run.first_seq:
-            return asking.fold(None, stream, run, head, waiting, self._now_ms())
-        return callers.run_here(asking.fold, stream, run, head, waiting, self._now_ms())
+    def _runs_of(self, store: Store, stream: NatsStream) -> list[StoredRun]:
+        return asking.runs_of(store, stream)
 
-    def knows_run(self, stream: Stream, run_id: str) -> bool:
-        """Return whether a run was ever begun; before the store is open only this process's."""
-        assert isinstance(stream, NatsStream)
-        callers = self._callers
-        if run_id in stream.runs or callers is None:
-            return run_id in stream.runs
-        return callers.run_here(asking.has_run, stream, run_id)
+    def _has_run(self, store: Store, stream: NatsStream, run_id: str) -> bool:
+        return asking.has_run(store, stream, run_id)
+
+    def _fold(
+        self,
+        store: Store | None,
+        stream: NatsStream,
+        run: HeldRun,
+        head: Position,
+        waiting: list[Entry],
+    ) -> RunState:
+        return asking.fold(store, stream, run, head, waiting, self._now_ms())
 
     # Ends
 
@@ -177,87 +168,28 @@ class RunningLog(HearingLog, SharedRunning[Store]):
         if held is None or held.holder != self.holder:
             self._lose_run(stream, run)
 
-    def _is_forgotten(self, stream: NatsStream, run_id: str) -> bool:
-        """Whether a run that is this process's in the store is nobody's here."""
-        with self._step():
-            run = stream.runs.get(run_id)
-            return (
-                run_id not in stream.open_runs
-                and (run is None or not run.is_open)
-                and all(entry.run_id != run_id for entry in stream.uncommitted())
-            )
-
     def _unmark(self, stream: NatsStream) -> None:
         """Take back what was said of a log where no run is held any more."""
         if self._marked.pop(stream.log_id, None) is not None:
             subject = self.names.holding(self.holder, stream.log_id)
             self._store.purge(self.names.values_stream, subject)
 
-    def _lose_run(self, stream: NatsStream, run: HeldRun) -> None:
-        """Somebody else has ended a run that was held here, or holds it now."""
-        with self._step():
-            # What was committed last may have been its end.
-            if run.is_open and run.run_id in stream.open_runs:
-                run.close("it was ended elsewhere, or another process holds it")
-                stream.open_runs.discard(run.run_id)
+    def _adopt_leased(
+        self, store: Store, stream: NatsStream, run_ids: list[str], keys: list[str]
+    ) -> tuple[list[StoredRun | None], list[StoredKey | None]]:
+        found = asking.adopt(
+            store, stream, self.holder, run_ids, self._now_ms(), may_adopt=_is_leased
+        )
+        subjects = [stream.names.known + token(key) for key in keys]
+        used = store.lasts(self.names.events_stream, subjects)
+        return found, [_stored_key(one) for one in used]
 
-    def take_over(self, stream: Stream, run_id: str) -> bool:
-        """Hold an open run of another process from now on."""
-        assert isinstance(stream, NatsStream)
-        callers = self._callers
-        if callers is None:
-            return False
+    def _stored_run(self, store: Store, stream: NatsStream, run_id: str) -> StoredRun | None:
+        return asking.some_runs(store, [(stream, run_id)])[0]
 
-        def adopt(store: Store) -> StoredRun | None:
-            self._mark_all(store, [stream])
-            (found,) = asking.adopt(
-                store, stream, self.holder, [run_id], self._now_ms(), may_adopt=_is_anyones
-            )
-            return found
-
-        return self._hold(stream, callers.run_here(adopt))
-
-    async def adopt_runs(
-        self, log_id: str, run_ids: Collection[str], keys: Collection[str]
-    ) -> frozenset[str]:
-        """Know here what other nodes know of leased runs and of idempotency keys."""
-        stream = self.stream(log_id)
-        wanted, asked = list(run_ids), list(keys)
-        if not wanted:
-            # What concerns no run the store decides with the append.
-            return frozenset()
-
-        def adopt(store: Store) -> tuple[list[StoredRun | None], list[UsedKey | None]]:
-            found = asking.adopt(
-                store, stream, self.holder, wanted, self._now_ms(), may_adopt=_is_leased
-            )
-            subjects = [stream.names.known + token(key) for key in asked]
-            used = store.lasts(self.names.events_stream, subjects)
-            return found, [records.decode(u.payload, UsedKey) if u else None for u in used]
-
-        found, used = await self._ask(adopt)
-        elsewhere = set()
-        for run_id, stored in zip(wanted, found, strict=True):
-            if self._hold_again(stream, run_id, stored):
-                continue
-            if stored is not None and stored.info.is_open:
-                elsewhere.add(run_id)
-        with self._step():
-            for key, value in zip(asked, used, strict=True):
-                if value is not None and key not in stream.keys:
-                    receipt = Receipt()
-                    receipt.commit(value.epoch, value.seq)
-                    stream.remember_key(key, value.digest, receipt)
-        return frozenset(elsewhere)
-
-    # Ending
-
-    def _stored_run(self, session: Session, stream: NatsStream, run_id: str) -> StoredRun | None:
-        return asking.some_runs(session.store, [(stream, run_id)])[0]
-
-    def _adopt_any(self, session: Session, stream: NatsStream, run_id: str) -> StoredRun | None:
-        self._mark_all(session.store, [stream])
+    def _adopt_any(self, store: Store, stream: NatsStream, run_id: str) -> StoredRun | None:
+        self._mark_all(store, [stream])
         (stored,) = asking.adopt(
-            session.store, stream, self.holder, [run_id], session.at, may_adopt=_is_anyones
+            store, stream, self.holder, [run_id], self._now_ms(), may_adopt=_is_anyones
         )
         return stored

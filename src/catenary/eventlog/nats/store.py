@@ -12,7 +12,7 @@ from typing import Any
 
 from catenary.errors import CatenaryError, ConfigError, LogUnavailable
 from catenary.eventlog.nats import protocol
-from catenary.eventlog.nats.address import Address, Server
+from catenary.eventlog.nats.address import Address
 from catenary.eventlog.nats.errors import Conflict, checked
 from catenary.eventlog.nats.link import Link, Request
 from catenary.eventlog.nats.names import Names
@@ -27,6 +27,7 @@ from catenary.eventlog.nats.posts import (
 )
 from catenary.eventlog.nats.protocol import Message
 from catenary.eventlog.nats.streams import Placed, prepare
+from catenary.eventlog.shared.address import Server
 
 PAGE_MESSAGES = 256
 PAGE_BYTES = 512 * 1024

@@ -7,8 +7,8 @@ from typing import NamedTuple
 
 from catenary.eventlog.nats.names import LogNames
 from catenary.eventlog.nats.state import Known
-from catenary.eventlog.shared_runs import RunStart
-from catenary.eventlog.shared_stream import SharedStream
+from catenary.eventlog.shared.runs import RunStart
+from catenary.eventlog.shared.stream import SharedStream
 
 PLACES_REMEMBERED = 64
 

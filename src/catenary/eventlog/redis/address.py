@@ -10,8 +10,14 @@ import msgspec
 
 from catenary.errors import ConfigError
 from catenary.eventlog.model import Durability
+from catenary.eventlog.shared.address import (
+    DEFAULT_PREFIX,
+    Server,
+    durability_of,
+    is_on,
+    server_of,
+)
 
-DEFAULT_PREFIX = "catenary"
 _PORT = 6379
 _SENTINEL_PORT = 26379
 _FORMS = (
@@ -41,7 +47,7 @@ class Address(msgspec.Struct, frozen=True, kw_only=True):
             whole: for AOF ``always`` on one primary.
     """
 
-    hosts: tuple[tuple[str, int], ...]
+    hosts: tuple[Server, ...]
     topology: Topology = Topology.SINGLE
     master: str = ""
     db: int = 0
@@ -86,9 +92,9 @@ def parse(url: str) -> Address:
         is_tls=parts.scheme == "rediss",
         tls={name: given.pop(name) for name in _TLS if name in given},
         key_prefix=_prefix(given.pop("key_prefix", DEFAULT_PREFIX)),
-        durability=_durability(given.pop("durability", "any")),
+        durability=durability_of(given.pop("durability", "any")),
         wait=_number("wait", given.pop("wait", "0")),
-        trust_restart=_switch("trust_restart", given.pop("trust_restart", "0")),
+        trust_restart=is_on("trust_restart", given.pop("trust_restart", "0")),
     )
     if given:
         raise ConfigError(
@@ -105,7 +111,7 @@ def _topology(given: dict[str, str]) -> Topology:
     asked = [
         topology
         for topology in (Topology.CLUSTER, Topology.SHARDS)
-        if _switch(topology.value, given.pop(topology.value, "0"))
+        if is_on(topology.value, given.pop(topology.value, "0"))
     ]
     if "sentinel" in given:
         if asked or not given["sentinel"]:
@@ -116,25 +122,15 @@ def _topology(given: dict[str, str]) -> Topology:
     return asked[0] if asked else Topology.SINGLE
 
 
-def _hosts(servers: str, topology: Topology) -> tuple[tuple[str, int], ...]:
+def _hosts(servers: str, topology: Topology) -> tuple[Server, ...]:
     default = _SENTINEL_PORT if topology is Topology.SENTINEL else _PORT
-    hosts = tuple(_host(server, default) for server in servers.split(","))
+    otherwise = f"a Redis log names its servers: {_FORMS}"
+    hosts = tuple(server_of(server, default, otherwise) for server in servers.split(","))
     if topology is Topology.SINGLE and len(hosts) > 1:
         raise ConfigError(f"several servers need cluster=1, shards=1 or sentinel=: {_FORMS}")
     if len(set(hosts)) < len(hosts):
         raise ConfigError("a server is named twice")
     return hosts
-
-
-def _host(server: str, default: int) -> tuple[str, int]:
-    try:
-        parts = urlsplit(f"//{server}")
-        host, port = parts.hostname, parts.port or default
-    except ValueError:
-        host, port = None, 0
-    if not host:
-        raise ConfigError(f"a Redis log names its servers: {_FORMS}")
-    return host, port
 
 
 def _login(text: str) -> dict[str, Any]:
@@ -161,21 +157,7 @@ def _prefix(text: str) -> str:
     return text
 
 
-def _durability(text: str) -> Durability | None:
-    if text == "any":
-        return None
-    if text not in (Durability.PROCESS, Durability.POWER):
-        raise ConfigError(f"durability= is any, process or power, not {text!r}")
-    return Durability(text)
-
-
 def _number(name: str, text: str) -> int:
     if not (text.isascii() and text.isdigit() and len(text) < 5):
         raise ConfigError(f"{name} is a small number, not {text!r}. {_FORMS}")
     return int(text)
-
-
-def _switch(name: str, text: str) -> bool:
-    if text not in ("0", "1"):
-        raise ConfigError(f"{name}= is 1 or 0, not {text!r}")
-    return text == "1"

@@ -18,8 +18,8 @@ from catenary.eventlog.redis.runs import cancel_of
 from catenary.eventlog.redis.store import Store
 from catenary.eventlog.redis.stored import encode
 from catenary.eventlog.redis.stream import RedisStream
-from catenary.eventlog.shared_appending import Appended, SharedAppending
-from catenary.eventlog.shared_runs import RunStart
+from catenary.eventlog.shared.appending import Appended, SharedAppending
+from catenary.eventlog.shared.runs import RunStart
 from catenary.events import RUN_ENDS
 from catenary.grammar import OpenTool, Step
 from catenary.position import Position

@@ -20,8 +20,8 @@ from catenary.eventlog.redis.runs import (
 from catenary.eventlog.redis.store import Store
 from catenary.eventlog.redis.stored import encode
 from catenary.eventlog.redis.stream import RedisStream
-from catenary.eventlog.shared_folding import apply_once, fold_waiting, kept_fold
-from catenary.eventlog.shared_runs import StoredRun
+from catenary.eventlog.shared.folding import apply_once, fold_waiting, kept_fold
+from catenary.eventlog.shared.runs import StoredRun
 from catenary.eventlog.stream import HeldRun
 from catenary.fold import RunFold, RunState
 from catenary.position import Position

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 from redis.exceptions import RedisError
 
 from catenary.errors import ConfigError
@@ -12,15 +10,9 @@ from catenary.eventlog.redis.address import Address
 from catenary.eventlog.redis.errors import errors_of
 from catenary.eventlog.redis.link import Link
 from catenary.eventlog.redis.store import Store
+from catenary.eventlog.shared.durability import InForce
 
 _EVICTING = ("allkeys", "volatile")
-
-
-class InForce(NamedTuple):
-    """Which row of the durability table holds; ``text`` says what an event survives."""
-
-    durability: Durability
-    text: str
 
 
 def in_force(store: Store, address: Address, required: Durability | None) -> InForce:
@@ -37,13 +29,12 @@ def in_force(store: Store, address: Address, required: Durability | None) -> InF
                 raise ConfigError(f"{link.where} is a node of a cluster: add cluster=1 to the URL")
     rows = list(map(_row, links))
     weakest = min(rows, key=lambda row: list(Durability).index(row.durability))
-    for wanted in (address.durability, required):
-        if wanted is not None and weakest.durability.is_below(wanted):
-            raise ConfigError(
-                f"{address.shown} was asked for durability {wanted}, and gives less. An event "
-                f"survives {weakest.text}. Set appendonly yes, and appendfsync always for power; "
-                "or ask for less"
-            )
+    weakest.check(
+        address.durability,
+        required,
+        shown=address.shown,
+        advice="Set appendonly yes, and appendfsync always for power; or ask for less",
+    )
     return weakest
 
 

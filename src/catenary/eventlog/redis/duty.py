@@ -1,32 +1,21 @@
-"""
-What is nobody's in particular: lost processes' runs, late cancels, old events.
-
-One process at a time has the duty; each sweep asks for what is due.
-"""
+"""What is nobody's in particular in a Redis log: what the store says is due, and lost runs."""
 
 from __future__ import annotations
 
-import logging
 import time
 from collections import defaultdict
 
 from catenary.eventlog.closing import producer_lost
 from catenary.eventlog.model import RunInfo
-from catenary.eventlog.overdue import NOT_STOPPED, SILENT, close_held_run
+from catenary.eventlog.overdue import NOT_STOPPED, SILENT
 from catenary.eventlog.redis import asking, keeping
-from catenary.eventlog.redis.hearing import LOOK_SECONDS
 from catenary.eventlog.redis.running import RunningLog
-from catenary.eventlog.redis.session import Session
 from catenary.eventlog.redis.store import Store
 from catenary.eventlog.redis.stream import RedisStream
 from catenary.events import AgentCancelled, AgentError
 
-logger = logging.getLogger("catenary.eventlog")
-
 DUTY_MS = 3000
 """Whoever has the duty loses it after so long without a sweep."""
-
-_LOST = "its process was silent for longer than its lease"
 
 Due = tuple[int, tuple[str, str, str]]
 
@@ -34,43 +23,13 @@ Due = tuple[int, tuple[str, str, str]]
 class DutifulLog(RunningLog):
     """The part of a Redis log that looks after all of them."""
 
-    _lost_looked_at = float("-inf")
-    _looked_at = float("-inf")
-
-    async def sweep(self) -> None:
-        """Do what is due, if this process has the duty; and compare heads now and then."""
-        await self._is_open()
-        self._let_go()
-        now = time.monotonic()
-        if now - self._looked_at >= LOOK_SECONDS:
-            self._looked_at = now
-            await self._look_at_heads()
-        if not await self._ask(self._take_duty):
-            return
-        await self._do_what_is_due()
-        if now - self._lost_looked_at >= self._lease.renew_seconds and self._lease.may_judge(now):
-            self._lost_looked_at = now
-            await self._close_lost_runs()
-
     def _take_duty(self, store: Store) -> bool:
-        """Whether this process has the duty, for a while."""
         duty = self.keys.duty
         if store.command(0, "SET", duty, self.holder, "NX", "PX", DUTY_MS) is not None:
             return True
         if store.command(0, "GET", duty) != self.holder.encode():
             return False
         return bool(store.command(0, "PEXPIRE", duty, DUTY_MS))
-
-    async def _look_at_heads(self) -> None:
-        """Compare the heads of the logs that are read here, whatever was heard of them."""
-        with self._step():
-            watched = [
-                stream
-                for stream in self._busy.values()
-                if stream.watchers and isinstance(stream, RedisStream)
-            ]
-        if watched:
-            await self._ask(self._compare, watched)
 
     # What is due
 
@@ -136,7 +95,7 @@ class DutifulLog(RunningLog):
         if stored is not None and stored.cancel is not None:
             cancels[run_id] = stored.cancel[1:]
             if stored.info.is_open:
-                await self._close(log_id, run_id, end(stored.info), NOT_STOPPED)
+                await self._close(self.stream(log_id), run_id, end(stored.info), NOT_STOPPED)
         await self._ask(asking.put_off, self.keys, bucket, due[1], None)
 
     async def _close_silent(self, due: Due, now_ms: int) -> None:
@@ -147,22 +106,11 @@ class DutifulLog(RunningLog):
             ends = info.last_at + int((info.lease or 0) * 1000)
             if now_ms > ends:
                 end = producer_lost(info.holder, info.last_at)
-                await self._close(log_id, run_id, end, SILENT)
+                await self._close(self.stream(log_id), run_id, end, SILENT)
             else:
                 # Due just after its end, for at its end it still lives.
                 later = ends + 1
         await self._ask(asking.put_off, self.keys, bucket, due[1], later)
-
-    async def _close(
-        self, log_id: str, run_id: str, end: AgentError | AgentCancelled, because: str
-    ) -> None:
-        """End a run, held here or elsewhere."""
-        stream = self.stream(log_id)
-        run = stream.runs.get(run_id)
-        if run is not None and run.is_open and run_id in stream.open_runs:
-            close_held_run(self, stream, run, end, int(self._clock() * 1000))
-        else:
-            await self.close_run(log_id, run_id, end, because)
 
     async def _close_lost_runs(self) -> None:
         """End the runs of processes whose lease is over, and what was left half taken over."""
@@ -176,29 +124,5 @@ class DutifulLog(RunningLog):
                 if holder == self.holder
                 else holder and holder not in alive
             )
-            if not is_lost or not self._lease.may_judge(time.monotonic()):
-                continue
-
-            def close(session: Session, stream: RedisStream = stream, run_id: str = run_id) -> bool:
-                return self._end_stored(
-                    session,
-                    stream,
-                    run_id,
-                    lambda info: producer_lost(info.holder, info.last_at),
-                    _LOST,
-                )
-
-            if await self._do(close, stream):
-                logger.warning(
-                    "run %s of %s is closed: its process %s is lost", run_id, log_id, holder
-                )
-
-    def _is_forgotten(self, stream: RedisStream, run_id: str) -> bool:
-        """Whether a run that is this process's in the store is nobody's here."""
-        with self._step():
-            run = stream.runs.get(run_id)
-            return (
-                run_id not in stream.open_runs
-                and (run is None or not run.is_open)
-                and all(entry.run_id != run_id for entry in stream.uncommitted())
-            )
+            if is_lost and self._lease.may_judge(time.monotonic()):
+                await self._close_as_lost(stream, run_id, holder)

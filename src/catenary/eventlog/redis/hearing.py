@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
 from concurrent.futures import Future
 
 import msgspec
 
-from catenary.errors import LogError, LogUnavailable
 from catenary.eventlog.epoch import new_epoch
 from catenary.eventlog.redis.link import Call
 from catenary.eventlog.redis.live import Listener
@@ -17,16 +15,10 @@ from catenary.eventlog.redis.store import Store
 from catenary.eventlog.redis.stored import encode, header_of, position_of, records_of
 from catenary.eventlog.redis.stream import RedisStream
 from catenary.eventlog.redis.writer import RedisWriter
-from catenary.eventlog.shared_nodes import SharedNodes
 from catenary.position import Position
-
-logger = logging.getLogger("catenary.eventlog")
 
 _decode = msgspec.msgpack.Decoder(list[tuple[str, int, str, list[tuple[str, str]]]]).decode
 _decode_cancelled = msgspec.msgpack.Decoder(tuple[str, str, list[str]]).decode
-
-LOOK_SECONDS = 30.0
-"""The heads of the logs that are read here are compared with the store's so often."""
 
 
 class Look(msgspec.Struct, frozen=True):
@@ -61,56 +53,20 @@ def look_at(
 class HearingLog(RedisWriter):
     """The listening side of a Redis log."""
 
-    _listener: Listener | None = None
-    nodes: SharedNodes
-
-    def _open_store(self) -> None:
-        super()._open_store()
-        self._by_channel: dict[bytes, RedisStream] = {}
-        with self._step():
-            streams = [
-                stream
-                for stream in self._streams.values()
-                if isinstance(stream, RedisStream) and stream.wanting
-            ]
-        listener = Listener(
+    def _new_listener(self) -> Listener:
+        return Listener(
             self.address,
             self._rules,
             hear=self._hear,
             heard_again=self._heard_again,
             always=(self.keys.nodes_channel, self.keys.node_channel(self.holder)),
         )
-        for stream in streams:
-            self._by_channel[stream.names.channel] = stream
-            listener.listen(stream.names.channel, stream.bucket)
-        listener.start()
-        self._listener = listener
 
-    def _close_store(self) -> None:
-        listener, self._listener = self._listener, None
-        if listener is not None:
-            listener.close()
-        super()._close_store()
+    def _channel_of(self, stream: RedisStream) -> bytes:
+        return stream.names.channel
 
-    # Channels of logs
-
-    def _listen(self, stream: RedisStream) -> Future[None]:
-        """Want a log's channel; each call is undone by one of ``_stop_listening``."""
-        listener = self._listener
-        if listener is None:
-            raise LogUnavailable(f"{self.address.shown} was closed meanwhile")
-        with self._step():
-            stream.wanting += 1
-            self._by_channel[stream.names.channel] = stream
-            return listener.listen(stream.names.channel, stream.bucket)
-
-    def _stop_listening(self, stream: RedisStream) -> None:
-        with self._step():
-            stream.wanting -= 1
-            if not stream.wanting:
-                self._by_channel.pop(stream.names.channel, None)
-                if self._listener is not None:
-                    self._listener.leave(stream.names.channel)
+    def _want(self, listener: Listener, stream: RedisStream) -> Future[None]:
+        return listener.listen(stream.names.channel, stream.bucket)
 
     def _hear(self, channel: bytes, told: bytes) -> None:
         stream = self._by_channel.get(channel)
@@ -139,50 +95,19 @@ class HearingLog(RedisWriter):
                 with self._step():
                     stream.keys.clear()
 
-    def _note_seen_here(self, stream: RedisStream, place: Position) -> None:
-        with self._step():
-            seen = stream.seen
-            if seen is None or seen.epoch != place.epoch or place.seq > seen.seq:
-                stream.seen = place
-        self._seen_watch.tell(stream.log_id, place)
-
     def _hear_of_nodes(self, told: bytes) -> None:
         """Hear what is meant for this process, or for all."""
         if told[:1] == b"n":
             self.nodes.hear(told[1:])
         elif told[:1] == b"c":
             log_id, cancel, run_ids = _decode_cancelled(told[1:])
-            self._note_cancels(self.stream(log_id), dict.fromkeys(run_ids, cancel.encode()))
-
-    def _note_cancels(self, stream: RedisStream, cancels: dict[str, bytes]) -> None:
-        callbacks = []
-        with self._step():
-            for run_id, packed in cancels.items():
-                run = stream.runs.get(run_id)
-                if run is not None and run.is_open and not run.is_cancel_requested:
-                    run.request_cancel(*cancel_of(packed))
-                    callbacks += run.on_cancel
-        for callback in callbacks:
-            callback()
+            self._note_cancels(
+                self.stream(log_id), dict.fromkeys(run_ids, cancel_of(cancel.encode()))
+            )
 
     # Comparing
 
-    def _heard_again(self, channels: list[bytes]) -> None:
-        callers = self._callers
-        streams = [self._by_channel[channel] for channel in channels if channel in self._by_channel]
-        watched = [stream for stream in streams if stream.watchers]
-        if watched and callers is not None:
-            callers.run_later(lambda store: self._compare_or_say(store, watched))
-
-    def _compare_or_say(self, store: Store, streams: list[RedisStream]) -> None:
-        try:
-            self._compare(store, streams)
-        except LogError as error:
-            # The next connection, or the next look, compares again.
-            logger.warning("heads of %d logs cannot be compared: %s", len(streams), error)
-
     def _compare(self, store: Store, streams: Sequence[RedisStream]) -> None:
-        """Compare what is shown here with what the store has; readers go on from there."""
         with self._step():
             before = [stream.position for stream in streams]
         for stream, was, look in zip(

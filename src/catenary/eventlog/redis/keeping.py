@@ -10,14 +10,15 @@ from catenary.eventlog.entry import Entry
 from catenary.eventlog.epoch import new_epoch
 from catenary.eventlog.model import Retention
 from catenary.eventlog.redis.keys import Keys
-from catenary.eventlog.redis.reading import CHUNK_EVENTS, LogAt, read_chunk
+from catenary.eventlog.redis.reading import LogAt, read_chunk
 from catenary.eventlog.redis.runs import RUN_FIELDS, fields_of, stored_runs
 from catenary.eventlog.redis.store import Store
 from catenary.eventlog.redis.stored import Header, batch_of, encode, records_of
 from catenary.eventlog.redis.stream import RedisStream
 from catenary.eventlog.retention import tombstone
-from catenary.eventlog.shared_folding import apply_once, kept_fold
-from catenary.eventlog.shared_runs import RunStart
+from catenary.eventlog.shared.folding import apply_once, kept_fold
+from catenary.eventlog.shared.reading import CHUNK_EVENTS
+from catenary.eventlog.shared.runs import RunStart
 from catenary.fold import RunFold, encode_state
 from catenary.record import Record, merge_adjacent
 

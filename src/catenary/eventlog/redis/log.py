@@ -9,11 +9,8 @@ message was missed.
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Collection
-from typing import Any
 
-from catenary.errors import LogUnavailable
 from catenary.eventlog.base import PAGE_BYTES, PAGE_EVENTS
 from catenary.eventlog.model import Claim, Page, Retention
 from catenary.eventlog.redis import commands, keeping
@@ -22,23 +19,11 @@ from catenary.eventlog.redis.duty import DutifulLog
 from catenary.eventlog.redis.hearing import look_at
 from catenary.eventlog.redis.neighbours import RedisNodes
 from catenary.eventlog.redis.reading import read_page
-from catenary.eventlog.redis.session import Session
+from catenary.eventlog.redis.store import Store
 from catenary.eventlog.redis.stream import RedisStream
 from catenary.eventlog.retention import erased_entry
-from catenary.eventlog.shared_leases import LEASE_SECONDS
-from catenary.eventlog.stream import Stream, Watcher
+from catenary.eventlog.shared.leases import LEASE_SECONDS
 from catenary.position import Position
-
-LISTEN_TIMEOUT = 5.0
-
-
-class Asleep:
-    """A watcher that only keeps its log's channel heard."""
-
-    is_awake = True
-
-    def wake(self) -> None:
-        """Nothing waits for new events."""
 
 
 class RedisLog(DutifulLog):
@@ -71,51 +56,9 @@ class RedisLog(DutifulLog):
 
     # Reading
 
-    async def watch(self, log_id: str, watcher: Watcher) -> Stream:
-        """Begin to wake ``watcher``; its channel is heard before the head is read."""
-        await self._is_open()
-        stream = self.stream(log_id)
-        heard = asyncio.wrap_future(self._listen(stream))
-        try:
-            async with asyncio.timeout(LISTEN_TIMEOUT):
-                await asyncio.shield(heard)
-            (look,) = await self._ask(look_at, [stream], self._now())
-        except BaseException as error:
-            self._stop_listening(stream)
-            if isinstance(error, TimeoutError):
-                text = f"{self.address.shown}: live events cannot be heard"
-                raise LogUnavailable(text) from None
-            raise
-        with self._step():
-            stream.settle(*look.head)
-            stream.add_watcher(watcher)
-            self._busy[log_id] = stream
-        return stream
-
-    def unwatch(self, stream: Stream, watcher: Watcher) -> None:
-        """Stop to wake ``watcher``; with the last one its channel is left."""
-        assert isinstance(stream, RedisStream)
-        with self._step():
-            is_watching = watcher in stream.watchers
-            super().unwatch(stream, watcher)
-            if is_watching:
-                self._stop_listening(stream)
-
-    async def head(self, log_id: str) -> Position:
-        """Return the head."""
-        (look,) = await self._ask(look_at, [self.stream(log_id)], self._now())
+    def _head_of(self, store: Store, stream: RedisStream) -> Position:
+        (look,) = look_at(store, [stream], self._now())
         return look.head
-
-    async def locate(self, log_id: str, after: str) -> Position:
-        """Turn a keyword or a position's text into a place."""
-        stream = self.stream(log_id)
-        if after in ("start", "open", "now"):
-            return await self._ask(self._locate_word, stream, after)
-        place = Position.parse(after)
-        (look,) = await self._ask(look_at, [stream], self._now())
-        if look.head.epoch == place.epoch and place.seq > look.head.seq:
-            await self._ask(self._begin_term_after_loss, stream, place)
-        return place
 
     async def read(
         self,
@@ -171,15 +114,6 @@ class RedisLog(DutifulLog):
     async def _store_seen(self, log_id: str, place: Position) -> None:
         await self._ask(commands.note_seen, self.stream(log_id), place)
 
-    async def wait_seen(self, log_id: str, place: Position, *, timeout: float | None) -> bool:
-        """Wait until ``place`` was acknowledged, on whatever node."""
-        watcher = Asleep()
-        stream = await self.watch(log_id, watcher)
-        try:
-            return await super().wait_seen(log_id, place, timeout=timeout)
-        finally:
-            self.unwatch(stream, watcher)
-
     async def seen(self, log_id: str) -> Position | None:
         """Return the furthest acknowledged place."""
         (look,) = await self._ask(look_at, [self.stream(log_id)], self._now())
@@ -188,50 +122,20 @@ class RedisLog(DutifulLog):
 
     # Keeping
 
-    async def erase(self, log_id: str, thread_id: str | None = None) -> int:
-        """Erase a thread, or all, after all that was accepted here before."""
-        stream = self.stream(log_id)
+    def _erase(self, store: Store, stream: RedisStream, thread_id: str | None) -> int:
+        log, log_id = stream.at(self._now()), stream.log_id
+        if thread_id is not None:
+            return keeping.erase_thread(store, self.keys, log, log_id, thread_id)
+        said = erased_entry(log_id, self.now_ms())
+        return keeping.erase_all(store, self.keys, log, log_id, said)
 
-        def erase(session: Session) -> int:
-            session.then(lambda: self._forget_erased(stream, thread_id))
-            log = stream.at(session.now)
-            if thread_id is not None:
-                return keeping.erase_thread(session.store, self.keys, log, log_id, thread_id)
-            said = erased_entry(log_id, int(self._clock() * 1000))
-            return keeping.erase_all(session.store, self.keys, log, log_id, said)
+    def _begin_any_term(self, store: Store, stream: RedisStream) -> None:
+        self._begin_term(store, stream, ("", ""))
 
-        return await self._do(erase, stream)
-
-    def _forget_erased(self, stream: RedisStream, thread_id: str | None) -> None:
-        for run in stream.runs.values():
-            if thread_id is None or run.thread_id == thread_id:
-                run.close("its events were erased")
-                stream.open_runs.discard(run.run_id)
-        if thread_id is None:
-            stream.keys.clear()
-        self.drop_tail(stream)
-
-    async def new_term(self, log_id: str | None = None) -> int:
-        """Begin a new term for one log, or for all that there are."""
-        if log_id is not None:
-            streams = [self.stream(log_id)]
-        else:
-            streams = [
-                self.stream(found) for found in await self._ask(commands.all_logs, self.keys)
-            ]
-
-        def begin(session: Session) -> int:
-            for stream in streams:
-                self._begin_term(session.store, stream, ("", ""))
-            return len(streams)
-
-        return await self._do(begin, *streams)
+    async def _all_streams(self) -> list[RedisStream]:
+        return [self.stream(found) for found in await self._ask(commands.all_logs, self.keys)]
 
     async def sweep(self) -> None:
         """Do the upkeep that is due."""
         self.nodes.refresh()
         await super().sweep()
-
-    def statistics(self) -> dict[str, Any]:
-        """Return counters and sizes, of what this process holds in memory."""
-        return super().statistics() | {"events_held": 0, "bytes_held": 0}

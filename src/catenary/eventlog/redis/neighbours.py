@@ -12,7 +12,7 @@ from catenary.errors import LogError
 from catenary.eventlog.redis.keys import Keys
 from catenary.eventlog.redis.link import Call
 from catenary.eventlog.redis.store import Store
-from catenary.eventlog.shared_nodes import PRESENCE_SECONDS, REFRESH_SECONDS, SharedNodes
+from catenary.eventlog.shared.nodes import PRESENCE_SECONDS, REFRESH_SECONDS, SharedNodes
 
 if TYPE_CHECKING:
     from catenary.eventlog.redis.log import RedisLog

@@ -13,11 +13,10 @@ from catenary.eventlog.redis.keys import LogKeys
 from catenary.eventlog.redis.link import Call
 from catenary.eventlog.redis.store import Store
 from catenary.eventlog.redis.stored import Header, header_of, records_of, terms_of
+from catenary.eventlog.shared.reading import CHUNK_EVENTS, gap_before, in_chunks, whole_after
 from catenary.eventlog.terms import Gap, Terms
 from catenary.position import Position
 from catenary.record import Record
-
-CHUNK_EVENTS = 500
 
 HEAD = 10**13
 """A number that no log reaches: what follows it is only the terms."""
@@ -62,15 +61,7 @@ def read_chunk(
 
 def records_between(store: Store, log: LogAt, after: int, through: int) -> Iterator[Record]:
     """Return the records that hold a number above ``after``, in order, whole, in chunks."""
-    while after < through:
-        records = read_chunk(store, log, after).records(after)
-        for record in records:
-            if record.seq > through:
-                return
-            yield record
-        if not records:
-            return
-        after = records[-1].seq
+    return in_chunks(lambda place: read_chunk(store, log, place).records(place), after, through)
 
 
 def read_page(
@@ -115,17 +106,8 @@ def _contiguous(chunk: Chunk, start: Position) -> tuple[list[Record], Gap | None
     Where the first of them is missing though it should be there, the store has
     dropped it on its own account, and the gap says how far.
     """
-    whole: list[Record] = []
-    reached = start.seq
     records = chunk.records(start.seq)
-    for record in records:
-        if record.first_seq > reached + 1:
-            break
-        whole.append(record)
-        reached = record.seq
+    whole = whole_after(records, start.seq)
     if whole or start.seq >= chunk.terms.head:
         return whole, None
-    later = [record.first_seq for record in records]
-    resumes_at = min(later, default=chunk.terms.head + 1)
-    epoch = chunk.terms.epoch_of(resumes_at)
-    return [], Gap(start, Position(epoch, resumes_at), "retention")
+    return [], gap_before(records, start, chunk.terms)

@@ -3,25 +3,25 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import msgspec
 
-from catenary.eventlog.committer_stream import CommitStream
+from catenary.eventlog.committer.stream import CommitStream
+from catenary.eventlog.entry import Entry
 from catenary.eventlog.model import CancelOutcome, RunInfo
-from catenary.eventlog.receipt import Receipt
 from catenary.eventlog.redis import asking
 from catenary.eventlog.redis.hearing import HearingLog, look_at
 from catenary.eventlog.redis.keys import BUCKETS
 from catenary.eventlog.redis.reading import HEAD, read_chunk
+from catenary.eventlog.redis.runs import cancel_of
 from catenary.eventlog.redis.session import Session
 from catenary.eventlog.redis.store import Store
 from catenary.eventlog.redis.stored import encode
 from catenary.eventlog.redis.stream import RedisStream
-from catenary.eventlog.shared_running import SharedRunning
-from catenary.eventlog.shared_runs import StoredRun
-from catenary.eventlog.stream import HeldRun, Stream
+from catenary.eventlog.shared.runs import StoredKey, StoredRun
+from catenary.eventlog.stream import HeldRun
 from catenary.fold import RunState
 from catenary.position import Position
 from catenary.record import Record
@@ -32,7 +32,14 @@ LOOK_EVERYWHERE_SECONDS = 30.0
 _encode_json = msgspec.json.Encoder().encode
 
 
-class RunningLog(HearingLog, SharedRunning[Store]):
+def _stored_key(value: bytes | None) -> StoredKey | None:
+    if value is None:
+        return None
+    seq, epoch, digest = value.decode().split(" ")
+    return StoredKey(epoch, int(seq), bytes.fromhex(digest))
+
+
+class RunningLog(HearingLog):
     """The part of a Redis log that knows runs."""
 
     def __init__(self, *args: Any, **options: Any) -> None:
@@ -53,18 +60,6 @@ class RunningLog(HearingLog, SharedRunning[Store]):
                 return Position(terms.epoch_of(first), first - 1)
         return terms.position
 
-    async def runs(
-        self, log_id: str, *, thread_id: str | None = None, only_open: bool = False
-    ) -> list[RunInfo]:
-        """Return the runs of a log, oldest first."""
-        found = await self._ask(asking.runs_of, self.stream(log_id))
-        return [
-            run.info
-            for run in found
-            if (thread_id is None or run.info.thread_id == thread_id)
-            and (run.info.is_open or not only_open)
-        ]
-
     async def _some(self, wanted: Iterable[asking.RunKey]) -> list[RunInfo]:
         found = await self._ask(asking.some_runs, self.keys, list(wanted))
         return [run.info for run in found if run is not None]
@@ -79,25 +74,21 @@ class RunningLog(HearingLog, SharedRunning[Store]):
         found = await self._some(await self._ask(asking.all_open, self.keys))
         return sorted((info for info in found if info.is_open), key=lambda info: info.started_at)
 
-    def folded(self, stream: Stream, run: HeldRun) -> RunState:
-        """Return a run folded so far."""
-        assert isinstance(stream, RedisStream)
-        with self._step():
-            waiting = [entry for entry in stream.uncommitted() if entry.run_id == run.run_id]
-            # What was committed here may not be shown yet: others' events come before it.
-            head = Position(stream.epoch, max(stream.head, run.last_seq))
-        callers = self._callers
-        if callers is None or not run.first_seq:
-            return asking.fold(None, stream, run, head, waiting, self._now())
-        return callers.run_here(asking.fold, stream, run, head, waiting, self._now())
+    def _runs_of(self, store: Store, stream: RedisStream) -> list[StoredRun]:
+        return asking.runs_of(store, stream)
 
-    def knows_run(self, stream: Stream, run_id: str) -> bool:
-        """Return whether a run was ever begun; before the store is open only this process's."""
-        assert isinstance(stream, RedisStream)
-        callers = self._callers
-        if run_id in stream.runs or callers is None:
-            return run_id in stream.runs
-        return callers.run_here(asking.has_run, stream, run_id)
+    def _has_run(self, store: Store, stream: RedisStream, run_id: str) -> bool:
+        return asking.has_run(store, stream, run_id)
+
+    def _fold(
+        self,
+        store: Store | None,
+        stream: RedisStream,
+        run: HeldRun,
+        head: Position,
+        waiting: list[Entry],
+    ) -> RunState:
+        return asking.fold(store, stream, run, head, waiting, self._now())
 
     # Ends
 
@@ -159,7 +150,7 @@ class RunningLog(HearingLog, SharedRunning[Store]):
             by_holder.setdefault(holder.decode(), []).append(run_id.decode())
         for name, run_ids in by_holder.items():
             if name == self.holder:
-                self._note_cancels(stream, dict.fromkeys(run_ids, packed))
+                self._note_cancels(stream, dict.fromkeys(run_ids, cancel_of(packed)))
             else:
                 said = b"c" + encode((stream.log_id, packed.decode(), run_ids))
                 store.command(0, "PUBLISH", self.keys.node_channel(name), said)
@@ -183,61 +174,19 @@ class RunningLog(HearingLog, SharedRunning[Store]):
                 if run is None:
                     continue
                 if cancel is not None:
-                    self._note_cancels(stream, {run_id: cancel})
+                    self._note_cancels(stream, {run_id: cancel_of(cancel)})
                 if owner != self.holder:
                     self._lose_run(stream, run)
 
-    def _lose_run(self, stream: RedisStream, run: HeldRun) -> None:
-        """Somebody else has ended a run that was held here, or holds it now."""
-        with self._step():
-            # What was committed last may have been its end.
-            if run.is_open and run.run_id in stream.open_runs:
-                run.close("it was ended elsewhere, or another process holds it")
-                stream.open_runs.discard(run.run_id)
+    def _adopt_leased(
+        self, store: Store, stream: RedisStream, run_ids: list[str], keys: list[str]
+    ) -> tuple[list[StoredRun | None], list[StoredKey | None]]:
+        found, values = asking.adopt(store, self.keys, stream, self.holder, "leased", run_ids, keys)
+        return found, [_stored_key(value) for value in values]
 
-    def take_over(self, stream: Stream, run_id: str) -> bool:
-        """Hold an open run of another process from now on."""
-        assert isinstance(stream, RedisStream)
-        callers = self._callers
-        if callers is None:
-            return False
-        (stored,), _ = callers.run_here(
-            asking.adopt, self.keys, stream, self.holder, "any", [run_id]
-        )
-        return self._hold(stream, stored)
+    def _stored_run(self, store: Store, stream: RedisStream, run_id: str) -> StoredRun | None:
+        return asking.some_runs(store, self.keys, [(stream.log_id, run_id)])[0]
 
-    async def adopt_runs(
-        self, log_id: str, run_ids: Collection[str], keys: Collection[str]
-    ) -> frozenset[str]:
-        """Know here what other nodes know of leased runs and of idempotency keys."""
-        stream = self.stream(log_id)
-        wanted, asked = list(run_ids), list(keys)
-        if not wanted:
-            # What concerns no run the store decides with the append.
-            return frozenset()
-        found, values = await self._ask(
-            asking.adopt, self.keys, stream, self.holder, "leased", wanted, asked
-        )
-        elsewhere = set()
-        for run_id, stored in zip(wanted, found, strict=True):
-            if self._hold_again(stream, run_id, stored):
-                continue
-            if stored is not None and stored.info.is_open:
-                elsewhere.add(run_id)
-        with self._step():
-            for key, value in zip(asked, values, strict=True):
-                if value is not None and key not in stream.keys:
-                    seq, epoch, digest = value.decode().split(" ")
-                    receipt = Receipt()
-                    receipt.commit(epoch, int(seq))
-                    stream.remember_key(key, bytes.fromhex(digest), receipt)
-        return frozenset(elsewhere)
-
-    # Ending
-
-    def _stored_run(self, session: Session, stream: RedisStream, run_id: str) -> StoredRun | None:
-        return asking.some_runs(session.store, self.keys, [(stream.log_id, run_id)])[0]
-
-    def _adopt_any(self, session: Session, stream: RedisStream, run_id: str) -> StoredRun | None:
-        (stored,), _ = asking.adopt(session.store, self.keys, stream, self.holder, "any", [run_id])
+    def _adopt_any(self, store: Store, stream: RedisStream, run_id: str) -> StoredRun | None:
+        (stored,), _ = asking.adopt(store, self.keys, stream, self.holder, "any", [run_id])
         return stored

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import msgspec
 
 from catenary.eventlog.model import RunInfo
-from catenary.eventlog.shared_runs import Cancel, RunStart, StoredRun
+from catenary.eventlog.shared.runs import Cancel, RunStart, StoredRun
 from catenary.grammar import OpenTool
 
 _decode_tools = msgspec.msgpack.Decoder(dict[str, tuple[str, int]]).decode

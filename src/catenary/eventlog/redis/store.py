@@ -17,8 +17,7 @@ from catenary.eventlog.redis.keys import BUCKETS
 from catenary.eventlog.redis.link import CONNECT_TIMEOUT, Call, Link, connection_to
 from catenary.eventlog.redis.placement import shard_of_each
 from catenary.eventlog.redis.scripts import Rules
-
-Server = tuple[str, int]
+from catenary.eventlog.shared.address import Server
 
 
 class Servers:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from catenary.eventlog.redis.keys import Keys
 from catenary.eventlog.redis.reading import LogAt
-from catenary.eventlog.shared_stream import SharedStream
+from catenary.eventlog.shared.stream import SharedStream
 
 
 class RedisStream(SharedStream):

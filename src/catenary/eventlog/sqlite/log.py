@@ -18,16 +18,15 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 import msgspec
 
 from catenary.errors import LogUnavailable
-from catenary.eventlog import sqlite_commands as commands
-from catenary.eventlog import sqlite_keeping as keeping
 from catenary.eventlog.base import PAGE_BYTES, PAGE_EVENTS
 from catenary.eventlog.model import CancelOutcome, Claim, Durability, Page, Retention, RunInfo
-from catenary.eventlog.sqlite_folding import fold_run
-from catenary.eventlog.sqlite_reading import locate, read_page
-from catenary.eventlog.sqlite_runs import has_run, run_infos
-from catenary.eventlog.sqlite_state import SqliteStream, find_log
-from catenary.eventlog.sqlite_transaction import Transaction
-from catenary.eventlog.sqlite_writer import PATIENCE, SqliteWriter
+from catenary.eventlog.sqlite import commands, keeping
+from catenary.eventlog.sqlite.folding import fold_run
+from catenary.eventlog.sqlite.reading import locate, read_page
+from catenary.eventlog.sqlite.runs import has_run, run_infos
+from catenary.eventlog.sqlite.state import SqliteStream, find_log
+from catenary.eventlog.sqlite.transaction import Transaction
+from catenary.eventlog.sqlite.writer import PATIENCE, SqliteWriter
 from catenary.eventlog.stream import HeldRun, Stream, Watcher
 from catenary.fold import RunState
 from catenary.position import Position

@@ -10,28 +10,27 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from catenary.errors import RecordCorrupt
-from catenary.eventlog import sqlite_commands as commands
-from catenary.eventlog import sqlite_keeping as keeping
 from catenary.eventlog.closing import ending_entries, producer_lost
-from catenary.eventlog.committer import CommittingLog
-from catenary.eventlog.committer_group import Group, Outcome
-from catenary.eventlog.committer_stream import CommitStream
+from catenary.eventlog.committer.group import Group, Outcome
+from catenary.eventlog.committer.log import CommittingLog
+from catenary.eventlog.committer.stream import CommitStream
 from catenary.eventlog.epoch import new_epoch
 from catenary.eventlog.model import Durability, Retention
 from catenary.eventlog.receipt import Receipt
-from catenary.eventlog.sqlite_holder import FileHolder
-from catenary.eventlog.sqlite_opening import (
+from catenary.eventlog.sqlite import commands, keeping
+from catenary.eventlog.sqlite.holder import FileHolder
+from catenary.eventlog.sqlite.opening import (
     LeftRun,
     last_heard,
     left_runs,
     note_closing,
     note_opening,
 )
-from catenary.eventlog.sqlite_readers import THREADS, Readers
-from catenary.eventlog.sqlite_schema import errors_of, open_writer
-from catenary.eventlog.sqlite_state import SqliteStream, create_log, find_log
-from catenary.eventlog.sqlite_transaction import Transaction
-from catenary.eventlog.sqlite_unsure import Unsure, is_stored, write_mark
+from catenary.eventlog.sqlite.readers import THREADS, Readers
+from catenary.eventlog.sqlite.schema import errors_of, open_writer
+from catenary.eventlog.sqlite.state import SqliteStream, create_log, find_log
+from catenary.eventlog.sqlite.transaction import Transaction
+from catenary.eventlog.sqlite.unsure import Unsure, is_stored, write_mark
 from catenary.eventlog.stream import HeldRun
 from catenary.grammar import Step
 from catenary.position import Position

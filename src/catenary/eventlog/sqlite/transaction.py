@@ -7,11 +7,11 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 
 from catenary.errors import RunClosed, UsageError
 from catenary.eventlog.batch import BatchRow, pack_all
-from catenary.eventlog.committer_group import Batch, Outcome
+from catenary.eventlog.committer.group import Batch, Outcome
 from catenary.eventlog.entry import Entry
-from catenary.eventlog.sqlite_places import place_of
-from catenary.eventlog.sqlite_runs import RunWriter, is_known_run
-from catenary.eventlog.sqlite_state import LogState, SqliteStream, save_log
+from catenary.eventlog.sqlite.places import place_of
+from catenary.eventlog.sqlite.runs import RunWriter, is_known_run
+from catenary.eventlog.sqlite.state import LogState, SqliteStream, save_log
 from catenary.grammar import Step
 from catenary.position import Position
 from catenary.record import Record

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable
 
-from catenary.eventlog.committer_stream import CommitStream
+from catenary.eventlog.committer.stream import CommitStream
 from catenary.eventlog.tail import Tail
 from catenary.position import Position
 from catenary.record import Record

@@ -10,10 +10,10 @@ from catenary.eventlog.batch import pack_all
 from catenary.eventlog.commands import WINDOW_SECONDS
 from catenary.eventlog.model import Retention
 from catenary.eventlog.retention import count_to_drop, erased_entry, tombstone
-from catenary.eventlog.sqlite_places import place_of, unpack
-from catenary.eventlog.sqlite_reading import oldest_open
-from catenary.eventlog.sqlite_state import LogState, SqliteStream
-from catenary.eventlog.sqlite_transaction import Transaction
+from catenary.eventlog.sqlite.places import place_of, unpack
+from catenary.eventlog.sqlite.reading import oldest_open
+from catenary.eventlog.sqlite.state import LogState, SqliteStream
+from catenary.eventlog.sqlite.transaction import Transaction
 from catenary.fold import RunFold, decode_state, encode_state
 from catenary.record import Record, merge_adjacent
 from catenary.wires.native import event_of

@@ -9,8 +9,8 @@ from contextlib import contextmanager
 from catenary.eventlog.base import PAGE_BYTES
 from catenary.eventlog.model import Page
 from catenary.eventlog.paging import fill_page
-from catenary.eventlog.sqlite_places import place_of, unpack
-from catenary.eventlog.sqlite_state import terms_of
+from catenary.eventlog.sqlite.places import place_of, unpack
+from catenary.eventlog.sqlite.state import terms_of
 from catenary.position import Position
 from catenary.record import Record
 

@@ -17,10 +17,10 @@ from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 from catenary.errors import LogError, LogUnavailable
-from catenary.eventlog.committer_group import Group, Outcome, Work
-from catenary.eventlog.committer_intake import IntakeLog
-from catenary.eventlog.committer_life import Life
-from catenary.eventlog.committer_stream import CommitStream
+from catenary.eventlog.committer.group import Group, Outcome, Work
+from catenary.eventlog.committer.intake import IntakeLog
+from catenary.eventlog.committer.life import Life
+from catenary.eventlog.committer.stream import CommitStream
 from catenary.eventlog.machine import Machine, RealMachine
 
 BACKOFF_LIMIT = 1.0

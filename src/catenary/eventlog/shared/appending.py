@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from catenary.errors import RunClosed, UsageError
-from catenary.eventlog.committer_group import Outcome
+from catenary.eventlog.committer.group import Outcome
 from catenary.eventlog.entry import Entry
-from catenary.eventlog.shared_runs import Cancel
-from catenary.eventlog.shared_stream import SharedStream
+from catenary.eventlog.shared.runs import Cancel
+from catenary.eventlog.shared.stream import SharedStream
 from catenary.grammar import Step
 from catenary.position import Position
 

@@ -8,7 +8,7 @@ import msgspec
 
 from catenary.envelope import Envelope
 from catenary.eventlog.closing import ending_entries
-from catenary.eventlog.committer_stream import CommitStream
+from catenary.eventlog.committer.stream import CommitStream
 from catenary.eventlog.entry import Entry
 from catenary.eventlog.model import RunInfo
 from catenary.eventlog.stream import HeldRun
@@ -57,6 +57,14 @@ class StoredRun(NamedTuple):
     user_id: str | None
     tools: dict[str, OpenTool]
     cancel: Cancel | None
+
+
+class StoredKey(NamedTuple):
+    """Where the event is that was appended under an idempotency key, and its digest."""
+
+    epoch: str
+    seq: int
+    digest: bytes
 
 
 def hold(stream: CommitStream, stored: StoredRun) -> HeldRun:

@@ -7,11 +7,11 @@ from typing import NamedTuple
 
 import msgspec
 
-from catenary.eventlog.committer_stream import CommitStream
+from catenary.eventlog.committer.stream import CommitStream
 from catenary.eventlog.epoch import new_epoch
 from catenary.eventlog.model import Retention
 from catenary.eventlog.retention import trim_limits
-from catenary.eventlog.sqlite_places import place_of, seq_of
+from catenary.eventlog.sqlite.places import place_of, seq_of
 from catenary.eventlog.terms import Term, Terms
 from catenary.position import Position
 

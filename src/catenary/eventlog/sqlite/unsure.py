@@ -6,9 +6,9 @@ import sqlite3
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from catenary.eventlog.committer_group import Batch, Outcome
-from catenary.eventlog.sqlite_places import place_of
-from catenary.eventlog.sqlite_state import SqliteStream
+from catenary.eventlog.committer.group import Batch, Outcome
+from catenary.eventlog.sqlite.places import place_of
+from catenary.eventlog.sqlite.state import SqliteStream
 
 _MARK = "last work"
 

@@ -15,8 +15,8 @@ from typing import Any
 
 from catenary.errors import LogFull, RunClosed
 from catenary.eventlog.base import EventLog
-from catenary.eventlog.committer_group import Batch, Group, Outcome, Work
-from catenary.eventlog.committer_stream import CommitStream, intake_size
+from catenary.eventlog.committer.group import Batch, Group, Outcome, Work
+from catenary.eventlog.committer.stream import CommitStream, intake_size
 from catenary.eventlog.entry import Entry
 from catenary.eventlog.receipt import Receipt, wake
 from catenary.eventlog.stream import HeldRun, Stream

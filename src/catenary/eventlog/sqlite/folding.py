@@ -6,8 +6,8 @@ import sqlite3
 from collections.abc import Iterable
 
 from catenary.eventlog.entry import Entry
-from catenary.eventlog.sqlite_reading import records_between, snapshot
-from catenary.eventlog.sqlite_state import SqliteStream
+from catenary.eventlog.sqlite.reading import records_between, snapshot
+from catenary.eventlog.sqlite.state import SqliteStream
 from catenary.eventlog.stream import HeldRun
 from catenary.fold import RunFold, RunState, decode_state
 from catenary.position import Position

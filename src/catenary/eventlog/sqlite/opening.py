@@ -10,8 +10,8 @@ from typing import NamedTuple
 
 from catenary.envelope import Envelope
 from catenary.eventlog.model import Durability
-from catenary.eventlog.sqlite_places import place_of, unpack
-from catenary.eventlog.sqlite_runs import open_tools
+from catenary.eventlog.sqlite.places import place_of, unpack
+from catenary.eventlog.sqlite.runs import open_tools
 from catenary.grammar import OpenTool
 
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")

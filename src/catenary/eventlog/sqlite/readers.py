@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Concatenate, ParamSpec, TypeVar
 
 from catenary.errors import LogUnavailable
-from catenary.eventlog.sqlite_schema import errors_of, open_reader
+from catenary.eventlog.sqlite.schema import errors_of, open_reader
 
 THREADS = 3
 

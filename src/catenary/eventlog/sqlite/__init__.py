@@ -1,0 +1,1 @@
+"""``sqlite://``: event logs in a file, written by one process at a time."""
