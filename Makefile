@@ -17,7 +17,8 @@ EXAMPLES := plain-javascript use-chat ag-ui
 	clean servers pages $(EXAMPLES:%=example-%) $(EXAMPLES:%=page-%)
 
 help: ## What can be made
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-12s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-24s %s\n", $$1, $$2}'
+	@printf '  %-24s An example with its page: http://127.0.0.1:8000\n' $(EXAMPLES:%=example-%)
 
 $(VENV)/installed-run: pyproject.toml
 	@test -n "$(PYTHON)" || { echo "Python 3.11 or newer is needed; install it, or name it: make PYTHON=/path/to/python3"; exit 1; }
@@ -72,10 +73,16 @@ test-frontends: $(VENV)/installed-test tests/frontends/node_modules/.package-loc
 # The relays with every framework, also those that are large or want other versions of common packages.
 FRAMEWORKS := .venv-frameworks
 
-test-frameworks: ## The relays of all agent frameworks, in an environment of their own (about 700 MB)
+CREWAI := .venv-crewai
+
+test-frameworks: ## The relays of all agent frameworks, in two environments of their own (about 1.8 GB)
 	test -d $(FRAMEWORKS) || $(PYTHON) -m venv $(FRAMEWORKS)
 	$(FRAMEWORKS)/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[test,claude-agent-sdk,google-adk,smolagents]'
 	$(FRAMEWORKS)/bin/python -m pytest tests/integrations tests/docs/test_python_blocks.py $(PYTEST_ARGS)
+	test -d $(CREWAI) || $(PYTHON) -m venv $(CREWAI)
+	$(CREWAI)/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[crewai,fastapi,validate]' \
+	hypothesis pytest pytest-asyncio pytest-timeout
+	$(CREWAI)/bin/python -m pytest tests/integrations tests/docs/test_python_blocks.py -k crewai $(PYTEST_ARGS)
 
 tests/frontends/node_modules/.package-lock.json: tests/frontends/package-lock.json
 	cd tests/frontends && npm ci --no-audit --no-fund
@@ -123,4 +130,4 @@ conformance: $(VENV)/installed-test ## RFC 6455: Autobahn's cases, where a Pytho
 	$(BIN)/python tests/conformance/run.py
 
 clean: ## Remove what the other targets made
-	rm -rf $(VENV) $(FRAMEWORKS) clients/js/node_modules tests/frontends/node_modules examples/*/node_modules
+	rm -rf $(VENV) $(FRAMEWORKS) $(CREWAI) clients/js/node_modules tests/frontends/node_modules tests/frontends/build examples/*/node_modules

@@ -349,7 +349,8 @@ def check_workers(settings: Settings, log: EventLog) -> None:
         raise ConfigError(
             f"{settings.workers} workers need an event log that they share, and "
             f"{log.shown_url.partition('?')[0]} belongs to one process: give {env_name('log')} a "
-            "Redis, such as redis://localhost:6379/0, or leave --workers out"
+            "Redis or NATS, such as redis://localhost:6379/0 or nats://localhost:4222, or leave "
+            "--workers out"
         )
 
 

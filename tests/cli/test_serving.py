@@ -51,6 +51,7 @@ def make_nothing():
         (("--jwt-secret", "short"), "openssl rand -hex 32"),
         (("--dev", "--workers", "0"), "CATENARY_WORKERS (or --workers)"),
         (("--dev", "--workers", "2"), "memory:// belongs to one process"),
+        (("--dev", "--workers", "2"), "redis://localhost:6379/0 or nats://localhost:4222"),
         (("--dev", "--workers", "2", "--log", "sqlite:///x.db"), "sqlite:///x.db belongs to one"),
         (("--dev", "--worker-ports", "9100"), "for several workers: give CATENARY_WORKERS too"),
         (("--dev", "--app", "nowhere:make"), "no module 'nowhere'"),

@@ -176,3 +176,15 @@ def test_timeouts_of_balancers_are_longer_than_a_silence(name: str, setting: str
     found = re.findall(setting, (DEPLOY / name).read_text())
     assert len(found) >= 2
     assert all(float(each) > 2 * SILENCE for each in found)
+
+
+def test_the_page_about_haproxy_says_how_its_file_asks_the_nodes() -> None:
+    """When a node gets nothing new, and when it gets something again."""
+    (found,) = re.findall(
+        r"inter (\d+)s fall (\d+) rise (\d+)", (DEPLOY / "haproxy.cfg").read_text()
+    )
+    page = (REPOSITORY / "docs" / "how-to" / "deploy-compose.md").read_text()
+    (said,) = re.findall(
+        r"\| each (?:(\d+) )?seconds?, out after (\d+) failures?, in after (\d+) ", page
+    )
+    assert (said[0] or "1", *said[1:]) == found

@@ -6,6 +6,7 @@ import asyncio
 import importlib
 import stat
 import sys
+import warnings
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -35,6 +36,7 @@ NEEDS = {
     "pydantic-ai": "pydantic_ai",
     "openai-agents": "agents",
     "claude-agent-sdk": "claude_agent_sdk",
+    "crewai": "crewai",
     "google-adk": "google.adk",
     "smolagents": "smolagents",
 }
@@ -81,6 +83,13 @@ def given_claude_agent_sdk() -> Names:
     return {"mine": options(cli_path=program)}
 
 
+def given_crewai() -> Names:
+    # It reads fields of its own that it gives up, and imports modules in a way that Python warns of.
+    warnings.filterwarnings("ignore", category=DeprecationWarning, module=r"crewai\.")
+    warnings.filterwarnings("ignore", "Cannot set an attribute on 'crewai", ImportWarning)
+    return {"model": fake("crews").ScriptedLLM(SEARCH, asyncio.get_running_loop())}
+
+
 def given_google_adk() -> Names:
     return {"model": fake("google_agents").ScriptedLlm(model="scripted", turns=list(SEARCH))}
 
@@ -102,6 +111,7 @@ GIVEN: dict[str, Callable[[], Names]] = {
     "pydantic-ai": given_pydantic_ai,
     "openai-agents": given_openai_agents,
     "claude-agent-sdk": given_claude_agent_sdk,
+    "crewai": given_crewai,
     "google-adk": given_google_adk,
     "smolagents": given_smolagents,
 }
@@ -167,6 +177,7 @@ AFTER: dict[str, Callable[[Names, str], Awaitable[None]]] = {
     "pydantic-ai": cleaning,
     "openai-agents": cleaning,
     "claude-agent-sdk": a_tool_and_an_answer,
+    "crewai": a_tool_and_an_answer,
     "google-adk": a_tool_and_an_answer,
     "smolagents": a_tool_and_an_answer,
 }

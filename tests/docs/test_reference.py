@@ -12,16 +12,28 @@ from starlette.routing import Route, WebSocketRoute
 from typer.core import TyperGroup
 
 import catenary
-from catenary import WebSocketBridgeFactory
+from catenary import Run, UserWebSocketEmitter, WebSocketBridgeFactory, WebSocketManager
 from catenary.cli import app
 from catenary.limits import Limits
 from catenary.observe.metrics import BridgeMetrics
 from catenary.serving.asgi import BridgeApp
 from catenary.settings import Settings, env_name, option_name
 from catenary.validate.chaos import LEVELS, PROFILES, Action, Faults
+from catenary.validate.checker import Fault, OrderingChecker
 from tests.docs.pages import ROOT, prose
 
 REFERENCE = ROOT / "docs" / "reference"
+CLASSES: dict[str, type] = {
+    each.__name__: each
+    for each in (
+        WebSocketBridgeFactory,
+        UserWebSocketEmitter,
+        Run,
+        WebSocketManager,
+        OrderingChecker,
+    )
+}
+"""Those that have a table of their members."""
 
 
 def words(name: str) -> set[str]:
@@ -32,31 +44,27 @@ def test_every_public_name_is_in_the_reference() -> None:
     assert set(catenary.__all__) <= words("api.md")
 
 
-@pytest.mark.parametrize(
-    "name", ["WebSocketBridgeFactory", "UserWebSocketEmitter", "Run", "WebSocketManager"]
-)
+@pytest.mark.parametrize("name", CLASSES)
 def test_every_member_that_the_reference_names_exists(name: str) -> None:
     """The first cells of a class's table are its members."""
     text = prose(REFERENCE / "api.md").partition(f"\n## {name}\n")[2].partition("\n## ")[0]
     cells = re.findall(r"^\| (.+?) \|", text, re.MULTILINE)
     members = set(re.findall(r"`(?:await |@)?(\w+)", " ".join(cells)))
     made = WebSocketBridgeFactory("memory://?private")
-    emitter = getattr(catenary, name)
-    known = set(dir(emitter)) | set(vars(made)) | {"context", "agent_name", "run_id", "async"}
+    own = {"context", "agent_name", "run_id", "async", "events_received"}
+    known = set(dir(CLASSES[name])) | set(vars(made)) | own
     assert members
     assert members <= known
 
 
-@pytest.mark.parametrize(
-    "name", ["WebSocketBridgeFactory", "UserWebSocketEmitter", "Run", "WebSocketManager"]
-)
+@pytest.mark.parametrize("name", CLASSES)
 def test_every_argument_that_the_reference_names_exists(name: str) -> None:
     """With its default, where one is shown."""
     text = prose(REFERENCE / "api.md").partition(f"\n## {name}\n")[2].partition("\n## ")[0]
     shown = re.findall(r"`(?:await )?(\w+)\(([^)…]*)\)`", text)
     assert shown
     for method, arguments in shown:
-        known = inspect.signature(getattr(getattr(catenary, name), method)).parameters
+        known = inspect.signature(getattr(CLASSES[name], method)).parameters
         for argument in re.findall(r"\w+(?:=[^,]+)?", arguments):
             parameter, _, default = argument.partition("=")
             assert parameter in known, f"{method}({argument})"
@@ -176,6 +184,12 @@ def test_everything_that_a_network_can_do_is_named() -> None:
     cells = re.findall(r"^\| (`.+?`) \|", text, re.MULTILINE)
     named = set(re.findall(r"`(\w+)`", " ".join(cells)))
     assert named == {*Faults.__struct_fields__, *LEVELS, *PROFILES, *Action.__members__}
+
+
+def test_every_fault_of_an_order_is_named() -> None:
+    text = (ROOT / "docs" / "how-to" / "test-your-agents.md").read_text()
+    table = text.partition("| fault | what is wrong |\n")[2].partition("\n\n")[0]
+    assert re.findall(r"^\| `(.+?)` \|", table, re.MULTILINE) == list(Fault)
 
 
 def test_every_test_that_the_guarantees_name_exists() -> None:

@@ -48,6 +48,14 @@ def _journal_in(directory: Path) -> Path:
     return journal
 
 
+async def _cancel(http: httpx.AsyncClient, run_id: str) -> None:
+    """Cancel a run; a store that has just changed may be away for a moment."""
+    async with asyncio.timeout(20):
+        while (answer := await http.post(f"/api/runs/{run_id}/cancel", json={})).status_code == 503:
+            await asyncio.sleep(0.1)
+    assert answer.status_code in {200, 404}, answer.text
+
+
 class Store(AbstractContextManager[Any], Protocol):
     """What both nodes keep their log in."""
 
@@ -139,8 +147,7 @@ class Scene:
         # What agents still say would move the heads. Any node may be asked for any run.
         async with self.api() as http:
             for run_id in self.started:
-                answer = await http.post(f"/api/runs/{run_id}/cancel", json={})
-                assert answer.status_code in {200, 404}, answer.text
+                await _cancel(http, run_id)
         ends = await self._heads_that_stay()
         await caught_up(self.readers, ends, CONVERGENCE)
         for journal in self.journals:

@@ -14,8 +14,8 @@ from catenary.eventlog.redis.keys import Keys
 from catenary.eventlog.redis.log import RedisLog
 from catenary.eventlog.redis.store import slot_of
 from catenary.position import Position
-from tests.eventlog.following import Follower
-from tests.eventlog.support import USER, all_records, append, event, numbers
+from tests.eventlog.following import Follower, until
+from tests.eventlog.support import USER, Bell, all_records, append, event, numbers
 from tests.redis_server import Cluster, Watched
 
 
@@ -174,6 +174,27 @@ async def test_a_slot_moves_while_its_user_is_written(cluster: Cluster) -> None:
     with target.client() as client:
         assert client.xlen(log.stream(USER).names.stream) > 0
     await log.stop()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(90)
+async def test_a_slot_that_moved_is_heard_on_its_new_node(cluster: Cluster) -> None:
+    """Who only listens hears on at once, and does not wait until heads are compared."""
+    writing, listening = RedisLog(cluster.url), RedisLog(cluster.url)
+    slot = slot_of(Keys("catenary").bucket_of(USER))
+    source = cluster.of_slot(slot)
+    target = next(node for node in cluster.nodes if node is not source)
+    bell = Bell()
+    stream = await listening.watch(USER, bell)
+    await append(writing, event(0))
+    await until(lambda: stream.head == 1)
+    await asyncio.to_thread(cluster.move_slot, slot, source, target)
+    last = (await append(writing, event(1)))[-1]
+    async with asyncio.timeout(10):
+        while stream.position != last:
+            await asyncio.sleep(0.01)
+    for log in (writing, listening):
+        await log.stop()
 
 
 @pytest.mark.slow

@@ -12,8 +12,9 @@ export type CatenaryAgentConfig = AgentConfig & LineOptions & { url: string };
  * An AG-UI agent behind a Catenary server.
  *
  * A run that loses its connection goes on with the event that follows the last one; the page sees
- * nothing of it. `connectAgent` joins what is at work in the thread, also from another tab, and does
- * nothing where nothing is. `abortRun` cancels what runs; `detachActiveRun` only stops to listen.
+ * nothing of it. `connectAgent` joins what is at work in the thread, also from another tab. An agent
+ * that has no messages gets the whole thread by it, at work or not; for one that has some it does
+ * nothing where nothing is at work. `abortRun` cancels what runs; `detachActiveRun` only stops to listen.
  */
 export class CatenaryAgent extends AbstractAgent {
   readonly config: CatenaryAgentConfig;

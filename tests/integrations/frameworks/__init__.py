@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import atexit
 import enum
 import importlib
+import os
+import shutil
+import tempfile
 from collections.abc import Callable, Collection, Sequence
 from typing import Any, NamedTuple, Protocol, cast
 
@@ -11,6 +15,18 @@ import pytest
 
 from catenary import Run
 from tests.integrations.frameworks.script import Turn
+
+# CrewAI asks its environment when it is imported. It must not call home, nor write into one.
+_STORAGE = tempfile.mkdtemp(prefix="catenary-crewai-")
+atexit.register(shutil.rmtree, _STORAGE, ignore_errors=True)
+os.environ.update(
+    CREWAI_DISABLE_TELEMETRY="true",
+    CREWAI_DISABLE_VERSION_CHECK="true",
+    CREWAI_STORAGE_DIR=_STORAGE,
+    CREWAI_TESTING="true",
+    CREWAI_TRACING_ENABLED="false",
+    OTEL_SDK_DISABLED="true",
+)
 
 
 class Answer(Protocol):
@@ -37,6 +53,8 @@ class Trait(enum.Enum):
     """Its models and tools are tasks, which can be cancelled."""
     STREAMS_INPUTS = enum.auto()
     """It tells of a tool's input while that grows."""
+    NAMES_CALLS = enum.auto()
+    """It tells the model's own ids of tool calls."""
 
 
 ALL = frozenset(Trait)
@@ -66,8 +84,11 @@ WAYS = {
     "openai-agents": Way("agents", "openai_agents"),
     "openai-agents, hooks": Way("agents", "openai_agents", "answer_with_hooks"),
     "claude-agent-sdk": Way("claude_agent_sdk", "claude_agents", traits=ALL - {Trait.RAISES}),
-    "smolagents": Way("smolagents", "small_agents", traits=frozenset({Trait.STREAMS_INPUTS})),
+    "smolagents": Way(
+        "smolagents", "small_agents", traits=frozenset({Trait.STREAMS_INPUTS, Trait.NAMES_CALLS})
+    ),
     "google-adk": Way("google.adk", "google_agents", traits=ALL - {Trait.STREAMS_INPUTS}),
+    "crewai": Way("crewai", "crews", traits=frozenset({Trait.REASONS})),
 }
 
 

@@ -142,7 +142,9 @@ class ServerEar(Ear[Link, Listener]):
             else:
                 self._is_gone = True
         except CatenaryError:
+            # What this ear listened to may be another's now.
             listener.servers.forget()
+            listener.wake()
             raise
         finally:
             self._heard.clear()
