@@ -13,6 +13,8 @@ from catenary.validate.bridges import ServedBridge
 from catenary.validate.campaign import ask, missing_here
 from catenary.validate.field import Field
 from catenary.validate.rows import Row, Scale, Suite
+from tests.nats_server import nats_url_of_its_own
+from tests.redis_server import url_of_its_own
 
 SEED = "20261125"
 MEMORY = "memory"
@@ -45,6 +47,14 @@ def served_from_a_file(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ser
     """The same on a log in a file."""
     path = tmp_path_factory.mktemp("campaign") / "events.db"
     with ServedBridge(WebSocketBridgeFactory(f"sqlite:///{path}", run_drain_timeout=0.5)) as bridge:
+        yield bridge
+
+
+@pytest.fixture(scope="module", params=["redis", "nats"])
+def served_on_a_shared_log(request: pytest.FixtureRequest) -> Iterator[ServedBridge]:
+    """The same on a log that several processes can share."""
+    url = url_of_its_own() if request.param == "redis" else nats_url_of_its_own()
+    with ServedBridge(WebSocketBridgeFactory(url, run_drain_timeout=0.5)) as bridge:
         yield bridge
 
 

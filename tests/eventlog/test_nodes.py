@@ -12,6 +12,7 @@ import pytest_asyncio
 
 from catenary.errors import RunClosed, UsageError
 from catenary.eventlog.model import CancelOutcome, ClaimState
+from catenary.eventlog.shared.callers import THREADS
 from catenary.events import AgentError
 from catenary.record import Record
 from catenary.wires.native import event_of
@@ -64,6 +65,42 @@ async def test_two_processes_write_one_log(nodes: Nodes) -> None:
         assert [n for n in found if isinstance(n, list) and n[0] == at] == [
             [at, n] for n in range(300)
         ]
+
+
+async def test_reads_hold_up_neither_writing_nor_what_is_live(nodes: Nodes) -> None:
+    """While all that read stand still on both nodes, events are committed, and shown on both."""
+    gate = threading.Event()
+
+    def stand_still(_: object) -> None:
+        gate.wait(30)
+
+    streams = [await node.watch(USER, Bell()) for node in nodes]
+    await append(nodes[0], event(0))
+    start = await nodes[1].locate(USER, "start")
+    try:
+        for node in nodes:
+            assert node._callers is not None
+            for _ in range(2 * THREADS):
+                node._callers.run_later(stand_still)
+        read = asyncio.ensure_future(nodes[1].read(USER, start))
+        last = (await append(nodes[0], *(event(n) for n in range(1, 50))))[-1]
+        for stream in streams:
+            await until(lambda stream=stream: stream.position == last)  # type: ignore[misc]
+        assert not read.done()
+    finally:
+        gate.set()
+    assert len((await read).records) == 50
+
+
+async def test_what_is_survived_is_said_at_the_start(
+    open_shared: OpenShared, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What a shared log's store promises is in the log of whoever opens it."""
+    caplog.set_level("INFO", "catenary")
+    log = open_shared()
+    await log.start()
+    assert f"{log.address.shown}: an event survives {log.survives}" in caplog.messages
+    await log.stop()
 
 
 async def test_live_events_reach_the_other_process_without_a_read(
