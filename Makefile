@@ -7,7 +7,7 @@ PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3; do \
 VENV ?= .venv
 BIN := $(VENV)/bin
 # Most tests wait most of the time; each file stays in one process.
-PROCESSES ?= 2
+PROCESSES ?= 3
 PYTEST_ARGS ?=
 
 .DEFAULT_GOAL := help

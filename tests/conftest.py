@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import AsyncIterator
 
 import pytest_asyncio
@@ -9,6 +10,10 @@ import pytest_asyncio
 from catenary import UserWebSocketContext, UserWebSocketEmitter, WebSocketBridgeFactory
 
 pytest_plugins = ["pytester", "tests.campaigns"]
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    # A shell in the background lets Ctrl+C be ignored, and processes that tests start inherit it.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest_asyncio.fixture

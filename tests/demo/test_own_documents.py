@@ -21,7 +21,7 @@ LIBRARY = Library.find()
         ),
         (
             "What is 30 connections × 64 KiB, and where does that limit come from?",
-            ["1,966,080 bytes", "connections of a user on one node: 30"],
+            ["1,966,080 bytes", "connections of a user, on all nodes together: 30"],
         ),
         ("What happens when the server is killed with kill -9?", ["acknowledged", "producer_lost"]),
         ("How do I emit an event from a thread?", ["worker thread", "```", "threading"]),
